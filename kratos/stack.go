@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"text/template"
+	"time"
+)
+
+// The user who can sign in.
+const (
+	demoEmail    = "demo@example.com"
+	demoPassword = "demo-password"
+)
+
+// stack is the app, a Kratos and a page to sign in on.
+type stack struct {
+	App, Kratos, Admin, SignIn int      // TCP ports of localhost
+	DSN                        string   // Kratos's database
+	log                        *os.File // what Kratos and the app print; nil for nowhere
+
+	dir         string // temporary, of Kratos's configuration
+	kratos, app *process
+	signIn      *http.Server
+}
+
+// start starts all of s but the app, and returns when a user can sign in. The end of ctx ends it.
+func (s *stack) start(ctx context.Context) error {
+	if err := s.configureKratos(); err != nil {
+		return err
+	}
+	if err := s.startKratos(ctx); err != nil {
+		return err
+	}
+	if err := s.createUser(ctx, demoEmail); err != nil {
+		return err
+	}
+	return s.startSignIn()
+}
+
+// stop ends all of s, and returns when nothing is left of it.
+func (s *stack) stop() {
+	if s.signIn != nil {
+		s.signIn.Close()
+	}
+	for _, p := range []*process{s.app, s.kratos} {
+		if p != nil {
+			p.stop()
+		}
+	}
+	os.RemoveAll(s.dir)
+}
+
+var (
+	//go:embed kratos.yml
+	kratosConfig string
+	//go:embed identity.schema.json
+	identitySchema []byte
+)
+
+func (s *stack) configFile() string { return filepath.Join(s.dir, "kratos.yml") }
+
+// configureKratos writes Kratos's configuration to s.configFile.
+func (s *stack) configureKratos() (err error) {
+	if s.dir, err = os.MkdirTemp("", "ory-logout"); err != nil {
+		return err
+	}
+	var config bytes.Buffer
+	if err := template.Must(template.New("").Parse(kratosConfig)).Execute(&config, struct {
+		*stack
+		Schema string
+	}{s, base64.StdEncoding.EncodeToString(identitySchema)}); err != nil {
+		return err
+	}
+	return os.WriteFile(s.configFile(), config.Bytes(), 0o600)
+}
+
+// startKratos returns when Kratos is ready.
+func (s *stack) startKratos(ctx context.Context) (err error) {
+	// --dev: cookies without Secure, as on http://localhost.
+	s.kratos, err = s.startProcess(command(ctx, kratosBinary, "serve", "--dev", "--sqa-opt-out", "-c", s.configFile()))
+	if err != nil {
+		return fmt.Errorf("starting Kratos: %w", err)
+	}
+	return s.kratos.waitFor(ctx, s.Kratos, "/health/ready")
+}
+
+// startApp starts the app on port, and returns when it answers.
+func (s *stack) startApp(ctx context.Context, port int) (err error) {
+	cmd := command(ctx, appBinary)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.Kratos))
+	if s.app, err = s.startProcess(cmd); err != nil {
+		return fmt.Errorf("starting the app: %w", err)
+	}
+	return s.app.waitFor(ctx, port, "/")
+}
+
+// createUser creates a user who can sign in with email and demoPassword.
+func (s *stack) createUser(ctx context.Context, email string) error {
+	body, err := json.Marshal(map[string]any{
+		"schema_id":   "default",
+		"traits":      map[string]string{"email": email},
+		"credentials": map[string]any{"password": map[string]any{"config": map[string]string{"password": demoPassword}}},
+	})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, "POST", fmt.Sprintf("http://localhost:%d/admin/identities", s.Admin), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("creating the user: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		answer, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("creating the user: Kratos answered %s: %s", resp.Status, answer)
+	}
+	return nil
+}
+
+// startSignIn serves the sign-in page.
+func (s *stack) startSignIn() error {
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.SignIn))
+	if err != nil {
+		return fmt.Errorf("serving the sign-in page: %w", err)
+	}
+	s.signIn = &http.Server{Handler: http.HandlerFunc(s.signInHandler)}
+	go s.signIn.Serve(ln)
+	return nil
+}
+
+// command returns a command that is interrupted, and after 10 seconds killed, at the end of ctx.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// process is a program that runs.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{} // closed at its end
+}
+
+// startProcess starts cmd, with its output on s.log.
+func (s *stack) startProcess(cmd *exec.Cmd) (*process, error) {
+	if s.log != nil {
+		cmd.Stdout, cmd.Stderr = s.log, s.log
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd, make(chan struct{})}
+	go func() {
+		cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// stop ends p, and returns when it has ended.
+func (p *process) stop() {
+	p.cmd.Process.Signal(os.Interrupt)
+	select {
+	case <-p.ended:
+	case <-time.After(p.cmd.WaitDelay):
+		p.cmd.Process.Kill()
+		<-p.ended
+	}
+}
+
+// waitFor waits until p answers a GET request for path with 200.
+func (p *process) waitFor(ctx context.Context, port int, path string) error {
+	for {
+		req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://localhost:%d%s", port, path), nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-p.ended:
+			return fmt.Errorf("%s has ended: %s", filepath.Base(p.cmd.Path), p.cmd.ProcessState)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
