@@ -19,7 +19,7 @@ import (
 )
 
 // oryTimeout is how long Ory may take over one request, a second try included. The tests shorten it.
-var oryTimeout = 5 * time.Second
+var oryTimeout = 4800 * time.Millisecond
 
 // newOryClient returns the client that logoutHandler needs, for the Ory at baseURL, an absolute http or https URL.
 func newOryClient(baseURL string) *ory.APIClient {

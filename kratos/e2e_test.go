@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"html"
@@ -12,12 +13,17 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
 )
 
 // What all tests share: a stack whose app is reached through a proxy that keeps a record of the visits.
@@ -296,24 +302,396 @@ func TestWrongPassword(t *testing.T) {
 	}
 }
 
-// 32 users click Logout all the time, while Kratos is killed and started again.
-func TestKratosFaults(t *testing.T) {
-	const users, kills = 32, 3
-	ctx := t.Context()
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+// startWithDatabase starts a stack whose sessions survive the end of its Kratos. It returns what it logs.
+func startWithDatabase(t *testing.T) (s *stack, log *os.File) {
+	t.Helper()
+	dir := t.TempDir()
+	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	s := newStack("sqlite://" + filepath.Join(t.TempDir(), "kratos.sqlite") + "?_fk=true")
+	s = newStack("sqlite://" + filepath.Join(dir, "kratos.sqlite") + "?_fk=true&_journal=WAL&_sync=OFF")
 	s.log = log
-	t.Cleanup(s.stop)
-	if err := s.configureKratos(); err != nil {
+	t.Cleanup(func() {
+		s.stop()
+		log.Close()
+	})
+	migrate := func(ctx context.Context) error {
+		return command(ctx, kratosBinary, "migrate", "sql", "--yes", "--read-from-env", "--config", s.configFile()).Run()
+	}
+	for _, start := range []func(context.Context) error{
+		func(context.Context) error { return s.configureKratos() },
+		migrate,
+		s.startKratos,
+		func(ctx context.Context) error { return s.createUser(ctx, demoEmail) },
+		func(context.Context) error { return s.startSignIn() },
+		func(ctx context.Context) error { return s.startApp(ctx, s.App) },
+	} {
+		if err := start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, log
+}
+
+// click clicks Logout, and returns where that leads.
+func (c *client) click(t *testing.T) (location string) {
+	t.Helper()
+	noRedirects := http.Client{Jar: c.Jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	start := time.Now()
+	resp, err := noRedirects.Get(fmt.Sprintf("http://localhost:%d/logout", c.s.App))
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	resp.Body.Close()
+	if got, limit := time.Since(start), 5*time.Second; got > limit {
+		t.Errorf("got an answer after %v, want at most %v", got, limit)
+	}
+	if got, want := resp.StatusCode, http.StatusSeeOther; got != want {
+		t.Errorf("got status %d, want %d", got, want)
+	}
+	return resp.Header.Get("Location")
+}
+
+// retry calls f until it succeeds.
+func retry(t *testing.T, f func() error) {
+	t.Helper()
+	waitFor(t, "Kratos", func() bool { return f() == nil })
+}
+
+// Kratos is killed and started again while users click Logout all the time.
+func TestKratosFaults(t *testing.T) {
+	const users, kills, clicks = 32, 3, 100
+	s, log := startWithDatabase(t)
+
+	var ended, failed atomic.Int64 // clicks that ended a session, and that led to /
+	var secrets sync.Map
+	var writes sync.Mutex // SQLite has no more than one writer at a time
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range users {
+		wg.Go(func() {
+			c := newClient(s)
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+				if c.session() == "" {
+					writes.Lock()
+					c.signIn(demoPassword) // or in the next round, when Kratos is back
+					writes.Unlock()
+					continue
+				}
+				session := c.session()
+				secrets.Store(session, nil)
+				location := c.click(t)
+				if location == "/" {
+					failed.Add(1)
+					continue
+				}
+				secrets.Store(location, nil)
+				if rand.IntN(10) > 0 {
+					continue // an impatient user: the browser follows the last click
+				}
+				retry(t, func() error {
+					writes.Lock()
+					defer writes.Unlock()
+					_, _, err := c.get(location)
+					return err
+				})
+				retry(t, func() error {
+					got, err := s.whoami(session)
+					if err == nil && got != 401 {
+						t.Errorf("whoami after a logout: got %d, want 401", got)
+					}
+					return err
+				})
+				ended.Add(1)
+			}
+		})
+	}
+	for range kills {
+		before := ended.Load()
+		waitFor(t, "logouts", func() bool { return ended.Load() >= before+clicks })
+		witness := newClient(s)
+		retry(t, func() error { _, err := witness.signIn(demoPassword); return err })
+
+		s.kratos.cmd.Process.Kill()
+		<-s.kratos.ended
+		before = failed.Load()
+		waitFor(t, "failed logouts", func() bool { return failed.Load() >= before+clicks })
+		if page, landed, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.App)); err != nil {
+			t.Error(err)
+		} else if !strings.HasSuffix(landed, "/") || !strings.Contains(page, unknown) {
+			t.Errorf("without Kratos, landed on %s, want /, and the page to say that it %s:\n%s", landed, unknown, page)
+		}
+		if err := s.startKratos(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		session := witness.session()
+		if _, _, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.App)); err != nil {
+			t.Error(err)
+		}
+		checkWhoami(t, s, session, 401)
+	}
+	close(stop)
+	wg.Wait()
+	t.Logf("%d logouts, %d clicks without Kratos", ended.Load(), failed.Load())
+
+	logged, err := os.ReadFile(log.Name())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := command(ctx, kratosBinary, "migrate", "sql", "--yes", "--config", s.configFile(), "--read-from-env").CombinedOutput(); err != nil {
-		t.Fatalf("migrating Kratos's database: %v\n%s", err, out)
+	if !bytes.Contains(logged, []byte("logout failed")) {
+		t.Error("no failed logout is logged")
 	}
-	_ = users
-	_ = kills
+	secrets.Range(func(secret, _ any) bool {
+		_, value, _ := strings.Cut(secret.(string), "=") // of the cookie, or of the logout URL's token
+		if bytes.Contains(logged, []byte(value)) {
+			t.Error("a session cookie or a logout token is logged")
+		}
+		return true
+	})
+}
+
+// startBrowser starts a Chromium. It skips the test where there is none, but fails it in CI.
+func startBrowser(t *testing.T) context.Context {
+	t.Helper()
+	var path string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		const missing = "no Chromium or Chrome on PATH: install one (Debian: apt install chromium)"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path))
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // Chromium's sandbox does not work for root
+	}
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return ctx
+}
+
+// tab is a tab of a browser whose user is signed in.
+type tab struct {
+	t       *testing.T
+	ctx     context.Context
+	session string // Kratos's session cookie, as a Cookie header has it
+}
+
+// signIn signs a user in, with cookies that no other test sees.
+func signIn(t *testing.T, browser context.Context) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 30*time.Second)
+	t.Cleanup(cancel)
+	b := &tab{t: t, ctx: ctx}
+	b.open(appURL)
+	b.do(
+		chromedp.Click(chromedp.CSS("a")),
+		chromedp.SendKeys(chromedp.CSS("[name=identifier]"), demoEmail),
+		chromedp.SendKeys(chromedp.CSS("[name=password]"), demoPassword),
+		chromedp.Click(chromedp.CSS("button")),
+	)
+	b.waitFor(appURL+"/", signedIn)
+	b.session = b.cookie()
+	return b
+}
+
+func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if err := chromedp.Do(b.ctx, steps...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// open opens url as if the user had typed it.
+func (b *tab) open(url string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(url))
+}
+
+// openHTML opens a page with body on a site, a host of the server of pages.
+func (b *tab) openHTML(site, body string) {
+	b.t.Helper()
+	b.open(site + "/?body=" + url.QueryEscape(body))
+}
+
+// click clicks the first link or button.
+func (b *tab) click() {
+	b.t.Helper()
+	b.do(chromedp.Click(chromedp.CSS("a, button")))
+}
+
+// script runs a script in the page, without a gesture of the user.
+func (b *tab) script(js string) {
+	b.t.Helper()
+	b.do(chromedp.Evaluate[chromedp.Void](js))
+}
+
+// waitFor waits until the page at url shows text.
+func (b *tab) waitFor(url, text string) {
+	b.t.Helper()
+	var got string
+	defer func() {
+		if b.t.Failed() {
+			b.t.Logf("the page:\n%s", got)
+		}
+	}()
+	waitFor(b.t, fmt.Sprintf("%s to say %q", url, text), func() bool {
+		page, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location + "\n" + document.body.innerText`))
+		if err == nil {
+			got = page
+		}
+		return strings.HasPrefix(got, url+"\n") && strings.Contains(got, text)
+	})
+}
+
+// cookie returns the browser's session cookie, as a Cookie header has it, or "" if there is none.
+func (b *tab) cookie() string {
+	b.t.Helper()
+	result, err := chromedp.Call(b.ctx, network.GetCookies, network.GetCookiesParams{URLs: []string{appURL}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, cookie := range result.Cookies {
+		if cookie.Name == "ory_kratos_session" {
+			return cookie.Name + "=" + cookie.Value
+		}
+	}
+	return ""
+}
+
+// checkSignedOut checks that a logout has done all it should, and that the browser lands on url.
+func (b *tab) checkSignedOut(url string) {
+	b.t.Helper()
+	b.waitFor(url, signedOut)
+	checkWhoami(b.t, shared, b.session, 401)
+	if got := b.cookie(); got != "" {
+		b.t.Errorf("got session cookie %q, want none", got)
+	}
+}
+
+// checkSignedIn checks that nothing has signed the user out, and that a click on Logout still does.
+func (b *tab) checkSignedIn() {
+	b.t.Helper()
+	checkWhoami(b.t, shared, b.session, 200)
+	if got, want := b.cookie(), b.session; got != want {
+		b.t.Errorf("got session cookie %q, want %q", got, want)
+	}
+	b.open(appURL)
+	b.waitFor(appURL+"/", signedIn)
+	b.click()
+	b.checkSignedOut(appURL + "/")
+}
+
+// waitForRefusal waits until the app has answered 403 to a visit after the first n, of that dest and purpose.
+func (b *tab) waitForRefusal(n int) {
+	b.t.Helper()
+	waitFor(b.t, "the request to be refused", func() bool {
+		for _, v := range visits.since(n) {
+			if v.status == http.StatusForbidden {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// servePages serves the body of its query on two sites: on localhost, where the app is too, and on 127.0.0.1.
+func servePages(t *testing.T) (sameSite, crossSite string) {
+	t.Helper()
+	port := freePort()
+	if err := serve(port, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, "<!doctype html><title>Page</title><body>"+r.FormValue("body"))
+	})); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("http://localhost:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port)
+}
+
+func TestBrowserSignsOut(t *testing.T) {
+	browser := startBrowser(t)
+	sameSite, crossSite := servePages(t)
+	logout := appURL + "/logout"
+	link := `<a href="` + logout + `">Logout</a>`
+	prefetchRules := func(url string) string {
+		return `<script type="speculationrules">{"prefetch":[{"source":"list","urls":["` + url + `"]}]}</script>`
+	}
+	for _, tt := range []struct {
+		name string
+		act  func(b *tab)
+		want string
+	}{
+		{"click on the home page", func(b *tab) { b.click() }, "/"},
+		{"typed URL", func(b *tab) { b.open(logout) }, "/"},
+		{"link with an allowed return_to", func(b *tab) {
+			b.openHTML(sameSite, `<a href="`+logout+`?return_to=`+url.QueryEscape(appURL+"/?after=logout")+`">Logout</a>`)
+			b.click()
+		}, "/?after=logout"},
+		{"link with a refused return_to", func(b *tab) {
+			b.openHTML(sameSite, `<a href="`+logout+`?return_to=https://evil.example/">Logout</a>`)
+			b.click()
+		}, "/"},
+		{"script without a gesture", func(b *tab) { b.script(`location = "/logout"`) }, "/"},
+		{"link on a same-site page", func(b *tab) {
+			b.openHTML(sameSite, link)
+			b.click()
+		}, "/"},
+		{"click after a refused speculation-rules prefetch", func(b *tab) {
+			n := len(visits.since(0))
+			b.openHTML(sameSite, link+prefetchRules(logout))
+			b.waitForRefusal(n)
+			b.click()
+		}, "/"},
+		{"click after a refused same-origin speculation-rules prefetch", func(b *tab) {
+			n := len(visits.since(0))
+			b.script(`document.body.append(document.createRange().createContextualFragment(` + "`" + prefetchRules("/logout") + "`" + `))`)
+			b.waitForRefusal(n)
+			b.click()
+		}, "/"},
+		{"navigation after a refused link rel=prefetch", func(b *tab) {
+			n := len(visits.since(0))
+			b.openHTML(sameSite, link+`<link rel="prefetch" href="`+logout+`">`)
+			b.waitForRefusal(n)
+			b.click()
+		}, "/"},
+		{"click on the 403 page that another site's link led to", func(b *tab) {
+			b.openHTML(crossSite, link)
+			b.click()
+			b.waitFor(logout, "Logout")
+			b.click()
+		}, "/"},
+		{"click on the 403 page, with an allowed return_to", func(b *tab) {
+			logout := logout + "?return_to=" + url.QueryEscape(appURL+"/?after=logout")
+			b.openHTML(crossSite, `<a href="`+logout+`">Logout</a>`)
+			b.click()
+			b.waitFor(logout, "Logout")
+			b.click()
+		}, "/?after=logout"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := signIn(t, browser)
+			tt.act(b)
+			b.checkSignedOut(appURL + tt.want)
+		})
+	}
 }
