@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"html"
 	"io"
@@ -22,8 +24,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/preload"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // What all tests share: a stack whose app is reached through a proxy that keeps a record of the visits.
@@ -40,6 +45,7 @@ func TestMain(m *testing.M) {
 func runTests(m *testing.M) int {
 	shared = newStack("memory")
 	defer shared.stop()
+	defer func() { stopBrowser() }()
 	if err := startShared(context.Background()); err != nil {
 		fmt.Println("kratos:", err)
 		return 1
@@ -89,17 +95,8 @@ func freePort() int {
 	}
 }
 
-// visit is a request for /logout, and its answer.
-type visit struct {
-	host, dest, purpose string
-	status              int
-}
-
-// record is a list of visits that several goroutines may use.
-type record struct {
-	mu   sync.Mutex
-	list []visit
-}
+// record is the status of the last answer to each logout URL. Several goroutines may use it.
+type record struct{ byURL sync.Map }
 
 // of returns h, with its visits in r.
 func (r *record) of(h http.Handler) http.Handler {
@@ -107,18 +104,24 @@ func (r *record) of(h http.Handler) http.Handler {
 		sw := &statusWriter{ResponseWriter: w}
 		h.ServeHTTP(sw, req)
 		if req.URL.Path == "/logout" {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.list = append(r.list, visit{req.Host, req.Header.Get("Sec-Fetch-Dest"), req.Header.Get("Sec-Purpose"), sw.status})
+			r.byURL.Store("http://"+req.Host+req.URL.String(), sw.status)
 		}
 	})
 }
 
-// since returns the visits after the first n.
-func (r *record) since(n int) []visit {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.list[n:]
+// status returns the status of the last answer to url, or 0 if nobody has visited it.
+func (r *record) status(url string) int {
+	status, _ := r.byURL.Load(url)
+	code, _ := status.(int)
+	return code
+}
+
+var logoutCount atomic.Int64
+
+// uniqueLogout returns a logout URL of site, with a query n by which the record of visits can tell it from all others.
+func uniqueLogout(site string) (url string, n int64) {
+	n = logoutCount.Add(1)
+	return fmt.Sprintf("%s/logout?n=%d", site, n), n
 }
 
 type statusWriter struct {
@@ -362,7 +365,7 @@ func retry(t *testing.T, f func() error) {
 
 // Kratos is killed and started again while users click Logout all the time.
 func TestKratosFaults(t *testing.T) {
-	const users, kills, clicks = 32, 3, 100
+	const users, kills, clicks = 32, 3, 50
 	s, log := startWithDatabase(t)
 
 	var ended, failed atomic.Int64 // clicks that ended a session, and that led to /
@@ -457,8 +460,8 @@ func TestKratosFaults(t *testing.T) {
 	})
 }
 
-// startBrowser starts a Chromium. It skips the test where there is none, but fails it in CI.
-func startBrowser(t *testing.T) context.Context {
+// browser returns the Chromium that all tests share. It skips a test where there is none, but fails it in CI.
+func browser(t *testing.T) context.Context {
 	t.Helper()
 	var path string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"} {
@@ -474,19 +477,29 @@ func startBrowser(t *testing.T) context.Context {
 		}
 		t.Skip(missing)
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path))
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium's sandbox does not work for root
-	}
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil {
+	startBrowser.Do(func() {
+		options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU)
+		if os.Geteuid() == 0 {
+			options = append(options, chromedp.NoSandbox) // which does not work for root
+		}
+		ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+		sharedBrowser, _ = chromedp.NewContext(ctx)
+		stopBrowser = func() {
+			chromedp.Cancel(sharedBrowser)
+			cancel()
+		}
+	})
+	if err := chromedp.Do(sharedBrowser); err != nil {
 		t.Fatal(err)
 	}
-	return ctx
+	return sharedBrowser
 }
+
+var (
+	startBrowser  sync.Once
+	stopBrowser   = func() {}
+	sharedBrowser context.Context
+)
 
 // tab is a tab of a browser whose user is signed in.
 type tab struct {
@@ -495,24 +508,29 @@ type tab struct {
 	session string // Kratos's session cookie, as a Cookie header has it
 }
 
-// signIn signs a user in, with cookies that no other test sees.
-func signIn(t *testing.T, browser context.Context) *tab {
+// newUser signs a user in, in a browser context of its own: with cookies that no other test sees.
+func newUser(t *testing.T) *tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
+	ctx, cancel := chromedp.NewContext(browser(t), chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel = context.WithTimeout(ctx, time.Minute)
 	t.Cleanup(cancel)
 	b := &tab{t: t, ctx: ctx}
-	b.open(appURL)
+	b.signIn()
+	return b
+}
+
+// signIn signs the user in on the sign-in page.
+func (b *tab) signIn() {
+	b.t.Helper()
+	b.open(fmt.Sprintf("http://localhost:%d/self-service/login/browser", shared.Kratos))
 	b.do(
-		chromedp.Click(chromedp.CSS("a")),
 		chromedp.SendKeys(chromedp.CSS("[name=identifier]"), demoEmail),
 		chromedp.SendKeys(chromedp.CSS("[name=password]"), demoPassword),
 		chromedp.Click(chromedp.CSS("button")),
 	)
 	b.waitFor(appURL+"/", signedIn)
 	b.session = b.cookie()
-	return b
 }
 
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
@@ -520,6 +538,14 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	if err := chromedp.Do(b.ctx, steps...); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// newTab opens another tab of the same user.
+func (b *tab) newTab() *tab {
+	b.t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	b.t.Cleanup(cancel)
+	return &tab{b.t, ctx, b.session}
 }
 
 // open opens url as if the user had typed it.
@@ -579,6 +605,36 @@ func (b *tab) cookie() string {
 	return ""
 }
 
+// preloads returns a func that returns what Chromium has said by then of the tab's prefetches and prerenders.
+func (b *tab) preloads() (said func() string) {
+	b.t.Helper()
+	if _, err := chromedp.Call(b.ctx, preload.Enable, cdp.Empty{}); err != nil {
+		b.t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var all []string
+	add := func(status string) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, status)
+	}
+	if err := chromedp.Listen(b.ctx, func(event any) {
+		switch event := event.(type) {
+		case *preload.EventPrefetchStatusUpdated:
+			add(string(event.PrefetchStatus))
+		case *preload.EventPrerenderStatusUpdated:
+			add(string(event.PrerenderStatus))
+		}
+	}); err != nil {
+		b.t.Fatal(err)
+	}
+	return func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Join(all, " ")
+	}
+}
+
 // checkSignedOut checks that a logout has done all it should, and that the browser lands on url.
 func (b *tab) checkSignedOut(url string) {
 	b.t.Helper()
@@ -589,30 +645,19 @@ func (b *tab) checkSignedOut(url string) {
 	}
 }
 
-// checkSignedIn checks that nothing has signed the user out, and that a click on Logout still does.
+// checkSignedIn checks that nothing has signed the user out.
 func (b *tab) checkSignedIn() {
 	b.t.Helper()
 	checkWhoami(b.t, shared, b.session, 200)
 	if got, want := b.cookie(), b.session; got != want {
 		b.t.Errorf("got session cookie %q, want %q", got, want)
 	}
-	b.open(appURL)
-	b.waitFor(appURL+"/", signedIn)
-	b.click()
-	b.checkSignedOut(appURL + "/")
 }
 
-// waitForRefusal waits until the app has answered 403 to a visit after the first n, of that dest and purpose.
-func (b *tab) waitForRefusal(n int) {
-	b.t.Helper()
-	waitFor(b.t, "the request to be refused", func() bool {
-		for _, v := range visits.since(n) {
-			if v.status == http.StatusForbidden {
-				return true
-			}
-		}
-		return false
-	})
+// waitForVisit waits until there was a visit to url that was answered with status.
+func waitForVisit(t *testing.T, url string, status int) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("a visit to %s that is answered %d", url, status), func() bool { return visits.status(url) == status })
 }
 
 // servePages serves the body of its query on two sites: on localhost, where the app is too, and on 127.0.0.1.
@@ -628,70 +673,225 @@ func servePages(t *testing.T) (sameSite, crossSite string) {
 	return fmt.Sprintf("http://localhost:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port)
 }
 
+const (
+	prefetchRules  = `<script type="speculationrules">{"prefetch":[{"source":"list","urls":["LOGOUT"]}]}</script>`
+	prerenderRules = `<script type="speculationrules">{"prerender":[{"source":"list","urls":["LOGOUT"]}]}</script>`
+)
+
 func TestBrowserSignsOut(t *testing.T) {
-	browser := startBrowser(t)
 	sameSite, crossSite := servePages(t)
-	logout := appURL + "/logout"
-	link := `<a href="` + logout + `">Logout</a>`
-	prefetchRules := func(url string) string {
-		return `<script type="speculationrules">{"prefetch":[{"source":"list","urls":["` + url + `"]}]}</script>`
-	}
+	returnTo := func(url_ string) string { return "&return_to=" + url.QueryEscape(url_) }
+	allowed, refused := returnTo(appURL+"/?after=logout"), returnTo("https://evil.example/")
+
 	for _, tt := range []struct {
 		name string
-		act  func(b *tab)
-		want string
+		act  func(b *tab, logout string)
+		want string // where the browser lands
 	}{
-		{"click on the home page", func(b *tab) { b.click() }, "/"},
-		{"typed URL", func(b *tab) { b.open(logout) }, "/"},
-		{"link with an allowed return_to", func(b *tab) {
-			b.openHTML(sameSite, `<a href="`+logout+`?return_to=`+url.QueryEscape(appURL+"/?after=logout")+`">Logout</a>`)
+		{"click on the home page", func(b *tab, _ string) { b.click() }, "/"},
+		{"Tab and Enter on the home page", func(b *tab, _ string) { b.do(chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter)) }, "/"},
+		{"typed URL", func(b *tab, logout string) { b.open(logout) }, "/"},
+		{"link with an allowed return_to", func(b *tab, logout string) {
+			b.openHTML(sameSite, `<a href="`+logout+allowed+`">Logout</a>`)
 			b.click()
 		}, "/?after=logout"},
-		{"link with a refused return_to", func(b *tab) {
-			b.openHTML(sameSite, `<a href="`+logout+`?return_to=https://evil.example/">Logout</a>`)
+		{"link with a refused return_to", func(b *tab, logout string) {
+			b.openHTML(sameSite, `<a href="`+logout+refused+`">Logout</a>`)
 			b.click()
 		}, "/"},
-		{"script without a gesture", func(b *tab) { b.script(`location = "/logout"`) }, "/"},
-		{"link on a same-site page", func(b *tab) {
-			b.openHTML(sameSite, link)
+		{"script without a gesture", func(b *tab, _ string) { b.script(`location = "/logout"`) }, "/"},
+		{"link on a same-site page", func(b *tab, logout string) {
+			b.openHTML(sameSite, `<a href="`+logout+`">Logout</a>`)
 			b.click()
 		}, "/"},
-		{"click after a refused speculation-rules prefetch", func(b *tab) {
-			n := len(visits.since(0))
-			b.openHTML(sameSite, link+prefetchRules(logout))
-			b.waitForRefusal(n)
+		{"click after a refused prefetch by speculation rules", func(b *tab, logout string) {
+			b.openHTML(sameSite, `<a href="`+logout+`">Logout</a>`+strings.ReplaceAll(prefetchRules, "LOGOUT", logout))
+			waitForVisit(b.t, logout, 403)
 			b.click()
 		}, "/"},
-		{"click after a refused same-origin speculation-rules prefetch", func(b *tab) {
-			n := len(visits.since(0))
-			b.script(`document.body.append(document.createRange().createContextualFragment(` + "`" + prefetchRules("/logout") + "`" + `))`)
-			b.waitForRefusal(n)
+		{"click after a refused prefetch by speculation rules of the same origin", func(b *tab, logout string) {
+			b.script(`document.querySelector("a").href = "` + logout + `"`)
+			b.script("document.body.append(document.createRange().createContextualFragment(`" + strings.ReplaceAll(prefetchRules, "LOGOUT", logout) + "`))")
+			waitForVisit(b.t, logout, 403)
 			b.click()
 		}, "/"},
-		{"navigation after a refused link rel=prefetch", func(b *tab) {
-			n := len(visits.since(0))
-			b.openHTML(sameSite, link+`<link rel="prefetch" href="`+logout+`">`)
-			b.waitForRefusal(n)
-			b.click()
+		{"navigation after a refused link rel=prefetch", func(b *tab, logout string) {
+			b.openHTML(sameSite, `<link rel="prefetch" href="`+logout+`">`)
+			waitForVisit(b.t, logout, 403)
+			b.script(`location = "` + logout + `"`)
 		}, "/"},
-		{"click on the 403 page that another site's link led to", func(b *tab) {
-			b.openHTML(crossSite, link)
-			b.click()
-			b.waitFor(logout, "Logout")
-			b.click()
-		}, "/"},
-		{"click on the 403 page, with an allowed return_to", func(b *tab) {
-			logout := logout + "?return_to=" + url.QueryEscape(appURL+"/?after=logout")
+		{"link on the 403 page that another site's link led to", func(b *tab, logout string) {
 			b.openHTML(crossSite, `<a href="`+logout+`">Logout</a>`)
 			b.click()
+			waitForVisit(b.t, logout, 403)
 			b.waitFor(logout, "Logout")
 			b.click()
+		}, "/"},
+		{"link on the 403 page, with an allowed return_to", func(b *tab, logout string) {
+			b.openHTML(crossSite, `<a href="`+logout+allowed+`">Logout</a>`)
+			b.click()
+			waitForVisit(b.t, logout+allowed, 403)
+			b.waitFor(logout+allowed, "Logout")
+			b.click()
 		}, "/?after=logout"},
+		{"a second tab that still shows Logout", func(b *tab, _ string) {
+			second := b.newTab()
+			second.open(appURL)
+			second.waitFor(appURL+"/", signedIn)
+			b.click()
+			b.checkSignedOut(appURL + "/")
+			second.click()
+			second.checkSignedOut(appURL + "/")
+		}, "/"},
+		{"the Back button after a logout", func(b *tab, logout string) {
+			b.open(appURL + "/?before=logout")
+			b.waitFor(appURL+"/?before=logout", signedIn)
+			b.click()
+			b.checkSignedOut(appURL + "/")
+			b.do(chromedp.NavigateBack())
+		}, "/?before=logout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := signIn(t, browser)
-			tt.act(b)
+			b := newUser(t)
+			logout, _ := uniqueLogout(appURL)
+			tt.act(b, logout)
 			b.checkSignedOut(appURL + tt.want)
 		})
 	}
+}
+
+// attack is a page that tries to sign out a user who is led to it and, at the most, clicks there.
+type attack struct {
+	kind      string
+	crossSite bool   // the page is on another site than the app, or on another port of the same
+	body      string // of the page; LOGOUT is the logout URL, COUNT the value of its n
+	click     bool
+	unsent    string // why Chromium does not ask for LOGOUT at all, in its own words
+	sample    bool   // Ory's sample signs the user out
+}
+
+var attacks = []attack{
+	{kind: "link", crossSite: true, body: `<a href="LOGOUT">Kittens</a>`, click: true, sample: true},
+	{kind: "form", crossSite: true, body: `<form action="LOGOUT"><input type="hidden" name="n" value="COUNT"><button>Kittens</button></form>`, click: true, sample: true},
+	{kind: "script", crossSite: true, body: `<script>location = "LOGOUT"</script>`, sample: true},
+	{kind: "meta refresh", crossSite: true, body: `<meta http-equiv="refresh" content="0; url=LOGOUT">`, sample: true},
+	{kind: "img", crossSite: true, body: `<img src="LOGOUT">`},
+	{kind: "style sheet", crossSite: true, body: `<link rel="stylesheet" href="LOGOUT">`},
+	{kind: "iframe", crossSite: true, body: `<iframe src="LOGOUT"></iframe>`},
+	{kind: "fetch", crossSite: true, body: `<script>fetch("LOGOUT", {mode: "no-cors", credentials: "include"})</script>`},
+	{kind: "link rel=prefetch", crossSite: true, body: `<link rel="prefetch" href="LOGOUT">`},
+	{kind: "speculation-rules prefetch", crossSite: true, body: prefetchRules, unsent: string(preload.PrefetchStatusPrefetchNotEligibleUserHasCookies)},
+	{kind: "speculation-rules prerender", crossSite: true, body: prerenderRules, unsent: string(preload.PrerenderFinalStatusCrossSiteNavigationInInitialNavigation)},
+	{kind: "img", body: `<img src="LOGOUT">`, sample: true},
+	{kind: "style sheet", body: `<link rel="stylesheet" href="LOGOUT">`, sample: true},
+	{kind: "iframe", body: `<iframe src="LOGOUT"></iframe>`, sample: true},
+	{kind: "fetch", body: `<script>fetch("LOGOUT", {mode: "no-cors", credentials: "include"})</script>`, sample: true},
+	{kind: "link rel=prefetch", body: `<link rel="prefetch" href="LOGOUT">`, sample: true},
+	{kind: "speculation-rules prefetch", body: prefetchRules, sample: true},
+	{kind: "speculation-rules prerender", body: prerenderRules, sample: true},
+}
+
+// run runs the attack on the logout route of site, from one of two other sites. It returns the status with which
+// site has answered, or 0 if Chromium has said that it does not send the request.
+func (a attack) run(b *tab, site, sameSite, crossSite string) (status int) {
+	b.t.Helper()
+	logout, n := uniqueLogout(site)
+	page := sameSite
+	if a.crossSite {
+		page = crossSite
+	}
+	reasons := b.preloads()
+	b.openHTML(page, strings.NewReplacer("LOGOUT", logout, "COUNT", fmt.Sprint(n)).Replace(a.body))
+	if a.click {
+		b.click()
+	}
+	waitFor(b.t, "the attack to reach "+logout, func() bool {
+		status = visits.status(logout)
+		return status != 0 || a.unsent != "" && strings.Contains(reasons(), a.unsent)
+	})
+	return status
+}
+
+func (a attack) name() string {
+	name := a.kind + " on a same-site page"
+	if a.crossSite {
+		name = a.kind + " on another site"
+	}
+	if a.unsent != "" {
+		name += ", which Chromium does not send"
+	}
+	return name
+}
+
+func TestBrowserAttacks(t *testing.T) {
+	sameSite, crossSite := servePages(t)
+	for _, attack := range attacks {
+		t.Run(attack.name(), func(t *testing.T) {
+			b := newUser(t)
+			want := http.StatusForbidden
+			if attack.unsent != "" {
+				want = 0
+			}
+			if got := attack.run(b, appURL, sameSite, crossSite); got != want {
+				t.Errorf("got status %d, want %d", got, want)
+			}
+			b.checkSignedIn()
+			b.open(appURL)
+			b.waitFor(appURL+"/", signedIn)
+			b.click()
+			b.checkSignedOut(appURL + "/")
+		})
+	}
+}
+
+// The control: the same attacks do sign out the user of an app with Ory's sample, so the tests above can see a logout.
+func TestBrowserAttacksOnSample(t *testing.T) {
+	sameSite, crossSite := servePages(t)
+	sampleURL := serveSample(t)
+	b := newUser(t)
+	for _, attack := range attacks {
+		t.Run(attack.name(), func(t *testing.T) {
+			b.t = t
+			if b.session == "" {
+				b.signIn()
+			}
+			if got := attack.run(b, sampleURL, sameSite, crossSite); got != http.StatusSeeOther && attack.unsent == "" {
+				t.Errorf("got status %d, want %d", got, http.StatusSeeOther)
+			}
+			if !attack.sample {
+				b.checkSignedIn()
+				return
+			}
+			waitFor(t, "the session to end", func() bool {
+				status, err := shared.whoami(b.session)
+				return err == nil && status == http.StatusUnauthorized
+			})
+			b.session = ""
+		})
+	}
+}
+
+// serveSample serves a logout route on another port of localhost that does what Ory's sample does, and no more.
+func serveSample(t *testing.T) (sampleURL string) {
+	t.Helper()
+	port := freePort()
+	if err := serve(port, visits.of(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		req, _ := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/self-service/logout/browser", shared.Kratos), nil)
+		req.Header.Set("Accept", "application/json")
+		req.Header.Set("Cookie", r.Header.Get("Cookie"))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			http.Redirect(w, r, "/", http.StatusSeeOther)
+			return
+		}
+		defer resp.Body.Close()
+		var flow struct {
+			LogoutURL string `json:"logout_url"`
+		}
+		json.NewDecoder(resp.Body).Decode(&flow)
+		http.Redirect(w, r, cmp.Or(flow.LogoutURL, "/"), http.StatusSeeOther)
+	}))); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("http://localhost:%d", port)
 }
