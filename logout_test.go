@@ -3,16 +3,21 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	ory "github.com/ory/client-go"
 )
 
 // TestMain runs the program itself, in place of its tests, for the tests that start it.
@@ -547,6 +554,53 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// A stop under load answers every logout that the program has accepted.
+func TestStopUnderLoad(t *testing.T) {
+	const clients, logouts = 64, 2000
+	var accepted, answered sync.Map // by the client's cookie
+	var count atomic.Int64
+	fake := startOry(t, func(w http.ResponseWriter, r *http.Request) {
+		accepted.Store(r.Header.Get("Cookie"), nil)
+		count.Add(1)
+		kratos(w, r)
+	})
+	cmd, appURL := startProgram(t, fake.URL)
+
+	transport := &http.Transport{MaxIdleConnsPerHost: clients}
+	defer transport.CloseIdleConnections()
+	var wg sync.WaitGroup
+	for client := range clients {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				cookie := fmt.Sprintf("%s; client=%d; n=%d", sessionCookie, client, n)
+				req, _ := http.NewRequest("GET", appURL+"/logout", nil)
+				req.Header.Set("Cookie", cookie)
+				resp, err := transport.RoundTrip(req)
+				if err != nil {
+					return // the program has stopped
+				}
+				resp.Body.Close()
+				if got := resp.Header.Get("Location"); resp.StatusCode != 303 || got != logoutURL {
+					t.Errorf("got %d to %q, want 303 to %q", resp.StatusCode, got, logoutURL)
+				}
+				answered.Store(cookie, nil)
+			}
+		})
+	}
+	waitFor(t, "the load", func() bool { return count.Load() >= logouts })
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("got %v, want exit code 0", err)
+	}
+	wg.Wait()
+	accepted.Range(func(cookie, _ any) bool {
+		if _, ok := answered.Load(cookie); !ok {
+			t.Errorf("no answer to the logout with %s", cookie)
+		}
+		return true
+	})
+}
+
 // logout.go stands on its own: the rest of an app that uses it is as little as this.
 func TestCopy(t *testing.T) {
 	const rest = `package main
@@ -579,6 +633,138 @@ func main() {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// sampleHandler does what Ory's sample does, with its client: net/http's default.
+func sampleHandler(oryURL string) http.Handler {
+	cfg := ory.NewConfiguration()
+	cfg.Servers = ory.ServerConfigurations{{URL: oryURL}}
+	client := ory.NewAPIClient(cfg)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		flow, _, err := client.FrontendAPI.CreateBrowserLogoutFlow(r.Context()).Cookie(r.Header.Get("Cookie")).Execute()
+		if err != nil {
+			http.Redirect(w, r, "/", http.StatusSeeOther)
+			return
+		}
+		http.Redirect(w, r, flow.LogoutUrl, http.StatusSeeOther)
+	})
+}
+
+// proxyHandler hands every request on to Ory: the least that one hop to Ory costs.
+func proxyHandler(oryURL string) http.Handler {
+	target, err := url.Parse(oryURL + "/self-service/logout/browser")
+	if err != nil {
+		panic(err)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 0, math.MaxInt
+	return &httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL = target
+			r.Out.Header.Set("Accept", "application/json")
+		},
+	}
+}
+
+// BenchmarkLogout compares the app with a bare reverse proxy and with Ory's sample, in front of the same Ory. It runs
+// the three in turn, several times, and reports the ratios of their medians: app/proxy and app/sample of requests per
+// second. conns/1000 are the connections that Ory had to accept, allocs/op those of the whole process.
+func BenchmarkLogout(b *testing.B) {
+	for _, delay := range []time.Duration{0, 5 * time.Millisecond} {
+		for _, clients := range []int{1, 16, 64, 256} {
+			b.Run(fmt.Sprintf("delay=%v/clients=%d", delay, clients), func(b *testing.B) {
+				benchmarkLogout(b, delay, clients)
+			})
+		}
+	}
+}
+
+func benchmarkLogout(b *testing.B, delay time.Duration, clients int) {
+	const rounds = 7
+	fake := startOry(b, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(delay)
+		kratos(w, r)
+	})
+	type contestant struct {
+		name       string
+		url        string
+		rates      []float64
+		connsPerOp []float64
+		allocs     []float64
+	}
+	contestants := []*contestant{{name: "app"}, {name: "proxy"}, {name: "sample"}}
+	for i, handler := range []http.Handler{
+		(&App{ory: newOryClient(fake.URL)}).routes(), proxyHandler(fake.URL), sampleHandler(fake.URL),
+	} {
+		srv := httptest.NewUnstartedServer(nil)
+		srv.Config = newServer(handler)
+		srv.Start()
+		b.Cleanup(srv.Close)
+		contestants[i].url = srv.URL + "/logout"
+	}
+	n := max(b.N, clients)
+	for _, c := range contestants {
+		load(b, c.url, clients, 2*clients, nil) // opens the connections
+	}
+	b.ResetTimer()
+	for range rounds {
+		for _, c := range contestants {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			conns, start := fake.conns.Load(), time.Now()
+			load(b, c.url, clients, n, nil)
+			c.rates = append(c.rates, float64(n)/time.Since(start).Seconds())
+			c.connsPerOp = append(c.connsPerOp, float64(fake.conns.Load()-conns)/float64(n))
+			runtime.ReadMemStats(&after)
+			c.allocs = append(c.allocs, float64(after.Mallocs-before.Mallocs)/float64(n))
+		}
+	}
+	app, proxy, sample := contestants[0], contestants[1], contestants[2]
+	b.ReportMetric(0, "ns/op") // of all three together
+	b.ReportMetric(median(app.rates)/median(proxy.rates), "app/proxy")
+	b.ReportMetric(median(app.rates)/median(sample.rates), "app/sample")
+	for _, c := range contestants {
+		b.ReportMetric(median(c.rates), c.name+"-req/s")
+		b.ReportMetric(median(c.allocs), c.name+"-allocs/op")
+		b.ReportMetric(1000*median(c.connsPerOp), c.name+"-conns/1000")
+	}
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return x[len(x)/2]
+}
+
+// load sends n requests from a number of clients, each with its own connection, and checks their answers.
+func load(tb testing.TB, url string, clients, n int, check func(*http.Response) error) {
+	transport := &http.Transport{MaxIdleConnsPerHost: clients}
+	defer transport.CloseIdleConnections()
+	var left atomic.Int64
+	left.Store(int64(n))
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				req, _ := http.NewRequest("GET", url, nil)
+				req.Header.Set("Cookie", sessionCookie)
+				resp, err := transport.RoundTrip(req)
+				if err != nil {
+					tb.Error(err)
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if check != nil {
+					if err := check(resp); err != nil {
+						tb.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func writeFile(t *testing.T, name string, content []byte) {
