@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -30,6 +32,7 @@ type App struct {
 }
 
 func main() {
+	logTo(os.Stderr)
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "ory-logout:", err)
 		os.Exit(1)
@@ -70,6 +73,13 @@ func run() error {
 	return nil
 }
 
+// logTo makes slog write to w, and nothing else log: to package log, net/http's client writes what a server sends
+// unasked, which may be a logout URL.
+func logTo(w io.Writer) {
+	slog.SetDefault(slog.New(slog.NewTextHandler(w, nil)))
+	log.SetOutput(io.Discard) // SetDefault had it write to slog
+}
+
 // isBaseURL reports whether s is an absolute http or https URL that the app and a browser can append a path to.
 func isBaseURL(s string) bool {
 	u, err := url.Parse(s)
@@ -94,6 +104,7 @@ func newServer(h http.Handler) *http.Server {
 		ReadTimeout:  20 * time.Second,
 		WriteTimeout: 10 * time.Second, // starts after the header
 		IdleTimeout:  2 * time.Minute,
+		ErrorLog:     slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
 	}
 }
 
