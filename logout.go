@@ -28,6 +28,8 @@ func newOryClient(baseURL string) *ory.APIClient {
 	// and 100 in all, make a busy app open a new connection to Ory for most logouts.
 	transport.MaxIdleConns = 0                  // no limit
 	transport.MaxIdleConnsPerHost = math.MaxInt // 0 is two
+	// Without pings, a dead HTTP/2 connection fails all logouts until TCP gives it up, a quarter of an hour later.
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 3 * oryTimeout, PingTimeout: oryTimeout}
 
 	cfg := ory.NewConfiguration()
 	cfg.Servers = ory.ServerConfigurations{{URL: strings.TrimRight(baseURL, "/")}}

@@ -442,6 +442,57 @@ func TestConnectionsToOry(t *testing.T) {
 	}
 }
 
+// An HTTP/2 connection to Ory that is dead without being closed, as behind a router that has forgotten it, is given up.
+func TestDeadHTTP2Connection(t *testing.T) {
+	shortenOryTimeout(t)
+	captureLog(t)
+	fake := httptest.NewUnstartedServer(http.HandlerFunc(kratos))
+	fake.EnableHTTP2 = true
+	fake.StartTLS()
+	t.Cleanup(fake.Close)
+
+	app := &App{ory: newOryClient(fake.URL)}
+	transport := app.ory.GetConfig().HTTPClient.Transport.(*http.Transport)
+	transport.TLSClientConfig = fake.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	var dials atomic.Int64
+	var dead atomic.Bool
+	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := net.Dial(network, addr)
+		if dials.Add(1) == 1 {
+			return &mortalConn{conn, &dead}, err
+		}
+		return conn, err
+	}
+	location := func() string {
+		r := httptest.NewRequest("GET", "/logout", nil)
+		r.Header.Set("Cookie", sessionCookie)
+		w := httptest.NewRecorder()
+		app.routes().ServeHTTP(w, r)
+		return w.Header().Get("Location")
+	}
+	if got := location(); got != logoutURL {
+		t.Fatalf("got Location %q, want %q", got, logoutURL)
+	}
+	dead.Store(true)
+	if got := location(); got != "/" {
+		t.Fatalf("got Location %q, want /", got)
+	}
+	waitFor(t, "a new connection", func() bool { return location() == logoutURL })
+}
+
+// mortalConn is a connection that sends nothing any more once it is dead.
+type mortalConn struct {
+	net.Conn
+	dead *atomic.Bool
+}
+
+func (c *mortalConn) Write(p []byte) (int, error) {
+	if c.dead.Load() {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
 // A logout that takes as long as it may must not run into a limit of the server,
 // not even if the browser has used up all its time for the header.
 func TestServerTimeouts(t *testing.T) {
