@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/preload"
 	"github.com/chromedp/chromedp"
@@ -582,7 +583,7 @@ func (b *tab) waitFor(url, text string) {
 		}
 	}()
 	waitFor(b.t, fmt.Sprintf("%s to say %q", url, text), func() bool {
-		page, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location + "\n" + document.body.innerText`))
+		page, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href.replace(/flow=.*/, "flow") + "\n" + document.body.innerText`))
 		if err == nil {
 			got = page
 		}
@@ -757,6 +758,62 @@ func TestBrowserSignsOut(t *testing.T) {
 			tt.act(b, logout)
 			b.checkSignedOut(appURL + tt.want)
 		})
+	}
+}
+
+// Every page is readable on a phone; the screenshots in .bin/screenshots are to be looked at.
+func TestBrowserPages(t *testing.T) {
+	_, crossSite := servePages(t)
+	orphan := &stack{App: freePort(), Kratos: freePort()} // without its Kratos
+	if err := orphan.startApp(context.Background(), orphan.App); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(orphan.app.stop)
+	orphanURL := fmt.Sprintf("http://localhost:%d", orphan.App)
+	dir := filepath.Join(".bin", "screenshots")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := newUser(t)
+	for _, page := range []struct {
+		name string
+		open func()
+		url  string
+		want string
+	}{
+		{"signed in", func() { b.open(appURL) }, appURL + "/", signedIn},
+		{"unknown", func() { b.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not be asked", orphan.Kratos)},
+		{"refused", func() {
+			b.openHTML(crossSite, `<a href="`+appURL+`/logout">Kittens</a>`)
+			b.click()
+		}, appURL + "/logout", "You are not signed out"},
+		{"signed out", func() { b.click() }, appURL + "/", signedOut}, // on the page before
+		{"sign in", func() { b.click() }, fmt.Sprintf("http://localhost:%d/?flow", shared.SignIn), "Password"},
+	} {
+		page.open()
+		b.waitFor(page.url, page.want)
+		for _, width := range []int64{320, 1280} {
+			for _, scheme := range []string{"light", "dark"} {
+				b.do(chromedp.EmulateViewport(width, 640))
+				if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+					Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+				}); err != nil {
+					t.Fatal(err)
+				}
+				overflow, err := chromedp.Run(b.ctx, chromedp.Evaluate[int](`document.documentElement.scrollWidth - innerWidth`))
+				if err != nil || overflow > 0 {
+					t.Errorf("%s: got a page %d pixels wider than a screen of %d, %v", page.name, overflow, width, err)
+				}
+				image, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+				if err != nil {
+					t.Fatal(err)
+				}
+				name := fmt.Sprintf("%s, %d, %s.png", page.name, width, scheme)
+				if err := os.WriteFile(filepath.Join(dir, name), image, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 	}
 }
 
