@@ -786,7 +786,7 @@ func TestBrowserPages(t *testing.T) {
 		{"refused", func() {
 			b.openHTML(crossSite, `<a href="`+appURL+`/logout">Kittens</a>`)
 			b.click()
-		}, appURL + "/logout", "You are not signed out"},
+		}, appURL + "/logout", "You were not signed out"},
 		{"signed out", func() { b.click() }, appURL + "/", signedOut}, // on the page before
 		{"sign in", func() { b.click() }, fmt.Sprintf("http://localhost:%d/?flow", shared.SignIn), "Password"},
 	} {

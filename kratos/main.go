@@ -55,7 +55,7 @@ Ctrl-C ends it all.
 `, s.App, demoEmail, demoPassword)
 	select {
 	case <-s.kratos.ended:
-		return errors.New("Kratos has ended by itself")
+		return errors.New("the Kratos server has ended by itself")
 	case <-s.app.ended:
 		return errors.New("the app has ended by itself")
 	case <-ctx.Done():
