@@ -309,6 +309,17 @@ func TestLogoutOryDown(t *testing.T) {
 	}
 }
 
+// A certificate that is not trusted is a usual mistake with one's own Ory; the log must name it.
+func TestLogoutUntrustedOry(t *testing.T) {
+	log := captureLog(t)
+	fake := httptest.NewTLSServer(http.HandlerFunc(kratos))
+	t.Cleanup(fake.Close)
+	do(t, "GET", startApp(t, fake.URL)+"/logout", http.Header{"Cookie": {sessionCookie}})
+	if got, want := log.String(), `level=ERROR msg="logout failed" status=0 reason="tls: failed to verify certificate: `; !strings.HasPrefix(got, want) {
+		t.Errorf("got log %q, want it to begin with %q", got, want)
+	}
+}
+
 // A double click makes the browser give up the first request: no error of Ory's or ours.
 func TestLogoutBrowserGone(t *testing.T) {
 	log := captureLog(t)
@@ -565,6 +576,7 @@ func TestConfigurationErrors(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cmd := program("PORT=0", tt.variable+"="+tt.value)
+			defer time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() }).Stop() // if it does not end by itself
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
 			err := cmd.Run()
