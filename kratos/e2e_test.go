@@ -46,7 +46,6 @@ func TestMain(m *testing.M) {
 func runTests(m *testing.M) int {
 	shared = newStack("memory")
 	defer shared.stop()
-	defer func() { stopBrowser() }()
 	if err := startShared(context.Background()); err != nil {
 		fmt.Println("kratos:", err)
 		return 1
@@ -366,6 +365,7 @@ func retry(t *testing.T, f func() error) {
 
 // Kratos is killed and started again while users click Logout all the time.
 func TestKratosFaults(t *testing.T) {
+	t.Parallel()
 	const users, kills, clicks = 32, 3, 50
 	s, log := startWithDatabase(t)
 
@@ -423,7 +423,7 @@ func TestKratosFaults(t *testing.T) {
 		witness := newClient(s)
 		retry(t, func() error { _, err := witness.signIn(demoPassword); return err })
 
-		s.kratos.cmd.Process.Kill()
+		s.kratos.Process.Kill()
 		<-s.kratos.ended
 		before = failed.Load()
 		waitFor(t, "failed logouts", func() bool { return failed.Load() >= before+clicks })
@@ -461,8 +461,25 @@ func TestKratosFaults(t *testing.T) {
 	})
 }
 
-// browser returns the Chromium that all tests share. It skips a test where there is none, but fails it in CI.
-func browser(t *testing.T) context.Context {
+func TestBrowser(t *testing.T) {
+	t.Parallel()
+	browser, stop := startBrowser(t)
+	defer stop()
+	for _, tt := range []struct {
+		name string
+		test func(*testing.T, context.Context)
+	}{
+		{"pages", testPages},
+		{"signs out", testSignsOut},
+		{"does not sign out", testAttacks},
+		{"control", testAttacksOnSample},
+	} {
+		t.Run(tt.name, func(t *testing.T) { tt.test(t, browser) })
+	}
+}
+
+// startBrowser starts a Chromium. It skips the test where there is none, but fails it in CI.
+func startBrowser(t *testing.T) (browser context.Context, stop func()) {
 	t.Helper()
 	var path string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"} {
@@ -478,29 +495,18 @@ func browser(t *testing.T) context.Context {
 		}
 		t.Skip(missing)
 	}
-	startBrowser.Do(func() {
-		options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU)
-		if os.Geteuid() == 0 {
-			options = append(options, chromedp.NoSandbox) // which does not work for root
-		}
-		ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-		sharedBrowser, _ = chromedp.NewContext(ctx)
-		stopBrowser = func() {
-			chromedp.Cancel(sharedBrowser)
-			cancel()
-		}
-	})
-	if err := chromedp.Do(sharedBrowser); err != nil {
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU)
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // which does not work for root
+	}
+	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	browser, _ = chromedp.NewContext(ctx) // ends with ctx
+	if err := chromedp.Do(browser); err != nil {
+		stop()
 		t.Fatal(err)
 	}
-	return sharedBrowser
+	return browser, stop
 }
-
-var (
-	startBrowser  sync.Once
-	stopBrowser   = func() {}
-	sharedBrowser context.Context
-)
 
 // tab is a tab of a browser whose user is signed in.
 type tab struct {
@@ -510,11 +516,11 @@ type tab struct {
 }
 
 // newUser signs a user in, in a browser context of its own: with cookies that no other test sees.
-func newUser(t *testing.T) *tab {
+func newUser(t *testing.T, browser context.Context) *tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser(t), chromedp.WithNewBrowserContext())
+	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
 	t.Cleanup(cancel)
 	b := &tab{t: t, ctx: ctx}
 	b.signIn()
@@ -679,7 +685,7 @@ const (
 	prerenderRules = `<script type="speculationrules">{"prerender":[{"source":"list","urls":["LOGOUT"]}]}</script>`
 )
 
-func TestBrowserSignsOut(t *testing.T) {
+func testSignsOut(t *testing.T, browser context.Context) {
 	sameSite, crossSite := servePages(t)
 	returnTo := func(url_ string) string { return "&return_to=" + url.QueryEscape(url_) }
 	allowed, refused := returnTo(appURL+"/?after=logout"), returnTo("https://evil.example/")
@@ -753,7 +759,7 @@ func TestBrowserSignsOut(t *testing.T) {
 		}, "/?before=logout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newUser(t)
+			b := newUser(t, browser)
 			logout, _ := uniqueLogout(appURL)
 			tt.act(b, logout)
 			b.checkSignedOut(appURL + tt.want)
@@ -762,7 +768,7 @@ func TestBrowserSignsOut(t *testing.T) {
 }
 
 // Every page is readable on a phone; the screenshots in .bin/screenshots are to be looked at.
-func TestBrowserPages(t *testing.T) {
+func testPages(t *testing.T, browser context.Context) {
 	_, crossSite := servePages(t)
 	orphan := &stack{App: freePort(), Kratos: freePort()} // without its Kratos
 	if err := orphan.startApp(context.Background(), orphan.App); err != nil {
@@ -774,7 +780,7 @@ func TestBrowserPages(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	b := newUser(t)
+	b := newUser(t, browser)
 	for _, page := range []struct {
 		name string
 		open func()
@@ -880,11 +886,11 @@ func (a attack) name() string {
 	return name
 }
 
-func TestBrowserAttacks(t *testing.T) {
+func testAttacks(t *testing.T, browser context.Context) {
 	sameSite, crossSite := servePages(t)
 	for _, attack := range attacks {
 		t.Run(attack.name(), func(t *testing.T) {
-			b := newUser(t)
+			b := newUser(t, browser)
 			want := http.StatusForbidden
 			if attack.unsent != "" {
 				want = 0
@@ -902,10 +908,10 @@ func TestBrowserAttacks(t *testing.T) {
 }
 
 // The control: the same attacks do sign out the user of an app with Ory's sample, so the tests above can see a logout.
-func TestBrowserAttacksOnSample(t *testing.T) {
+func testAttacksOnSample(t *testing.T, browser context.Context) {
 	sameSite, crossSite := servePages(t)
 	sampleURL := serveSample(t)
-	b := newUser(t)
+	b := newUser(t, browser)
 	for _, attack := range attacks {
 		t.Run(attack.name(), func(t *testing.T) {
 			b.t = t

@@ -30,7 +30,7 @@ type stack struct {
 	log                        *os.File // what Kratos and the app print; nil for nowhere
 
 	dir         string // temporary, of Kratos's configuration
-	kratos, app *process
+	kratos, app *program
 	signIn      *http.Server
 }
 
@@ -53,7 +53,7 @@ func (s *stack) stop() {
 	if s.signIn != nil {
 		s.signIn.Close()
 	}
-	for _, p := range []*process{s.app, s.kratos} {
+	for _, p := range []*program{s.app, s.kratos} {
 		if p != nil {
 			p.stop()
 		}
@@ -88,19 +88,18 @@ func (s *stack) configureKratos() (err error) {
 // startKratos returns when Kratos is ready.
 func (s *stack) startKratos(ctx context.Context) (err error) {
 	// --dev: cookies without Secure, as on http://localhost.
-	s.kratos, err = s.startProcess(command(ctx, kratosBinary, "serve", "--dev", "--sqa-opt-out", "-c", s.configFile()))
+	s.kratos, err = s.startProgram(ctx, nil, kratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile())
 	if err != nil {
-		return fmt.Errorf("starting Kratos: %w", err)
+		return err
 	}
 	return s.kratos.waitFor(ctx, s.Kratos, "/health/ready")
 }
 
 // startApp starts the app on port, and returns when it answers.
 func (s *stack) startApp(ctx context.Context, port int) (err error) {
-	cmd := command(ctx, appBinary)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.Kratos))
-	if s.app, err = s.startProcess(cmd); err != nil {
-		return fmt.Errorf("starting the app: %w", err)
+	env := []string{fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.Kratos)}
+	if s.app, err = s.startProgram(ctx, env, appBinary); err != nil {
+		return err
 	}
 	return s.app.waitFor(ctx, port, "/")
 }
@@ -150,21 +149,26 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// process is a program that runs.
-type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{} // closed at its end
+// program is a program that runs.
+type program struct {
+	*exec.Cmd
+	cancel context.CancelFunc
+	ended  chan struct{} // closed at its end
 }
 
-// startProcess starts cmd, with its output on s.log.
-func (s *stack) startProcess(cmd *exec.Cmd) (*process, error) {
+// startProgram starts a program, with its output in s.log.
+func (s *stack) startProgram(ctx context.Context, env []string, name string, args ...string) (*program, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	cmd := command(ctx, name, args...)
+	cmd.Env = append(os.Environ(), env...)
 	if s.log != nil {
 		cmd.Stdout, cmd.Stderr = s.log, s.log
 	}
 	if err := cmd.Start(); err != nil {
+		cancel()
 		return nil, err
 	}
-	p := &process{cmd, make(chan struct{})}
+	p := &program{cmd, cancel, make(chan struct{})}
 	go func() {
 		cmd.Wait()
 		close(p.ended)
@@ -173,18 +177,13 @@ func (s *stack) startProcess(cmd *exec.Cmd) (*process, error) {
 }
 
 // stop ends p, and returns when it has ended.
-func (p *process) stop() {
-	p.cmd.Process.Signal(os.Interrupt)
-	select {
-	case <-p.ended:
-	case <-time.After(p.cmd.WaitDelay):
-		p.cmd.Process.Kill()
-		<-p.ended
-	}
+func (p *program) stop() {
+	p.cancel()
+	<-p.ended
 }
 
 // waitFor waits until p answers a GET request for path with 200.
-func (p *process) waitFor(ctx context.Context, port int, path string) error {
+func (p *program) waitFor(ctx context.Context, port int, path string) error {
 	for {
 		req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://localhost:%d%s", port, path), nil)
 		if err != nil {
@@ -199,7 +198,7 @@ func (p *process) waitFor(ctx context.Context, port int, path string) error {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-p.ended:
-			return fmt.Errorf("%s has ended: %s", filepath.Base(p.cmd.Path), p.cmd.ProcessState)
+			return fmt.Errorf("%s has ended: %s", filepath.Base(p.Path), p.ProcessState)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
