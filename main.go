@@ -95,16 +95,16 @@ func (app *App) routes() http.Handler {
 	return mux
 }
 
-// newServer returns a server for h whose timeouts leave a logout the time that it may take, oryTimeout.
+// newServer returns a server for h. Its WriteTimeout, which starts when the header is read, is longer than the
+// 5 seconds that an answer may take; so are the others.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
-		// It starts with the header's time, and cancels the context of a request that outlasts it.
-		ReadTimeout:  20 * time.Second,
-		WriteTimeout: 10 * time.Second, // starts after the header
-		IdleTimeout:  2 * time.Minute,
-		ErrorLog:     slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
 	}
 }
 
