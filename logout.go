@@ -105,7 +105,7 @@ func (app *App) logoutURL(r *http.Request) string {
 		request = plain.ReturnTo(returnTo)
 	}
 	flow, resp, err := request.Execute()
-	if returnTo != "" && status(resp) == http.StatusBadRequest {
+	if returnTo != "" && statusCode(resp) == http.StatusBadRequest {
 		// Ory refuses return_to. The user clicked Logout all the same, and must not stay signed in.
 		logOryError(r, slog.LevelWarn, "return_to refused", resp, err)
 		flow, resp, err = plain.Execute()
@@ -129,8 +129,8 @@ func isLogoutURL(s string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && !strings.Contains(s, " ")
 }
 
-// status returns resp's status code, or 0 if there is no resp.
-func status(resp *http.Response) int {
+// statusCode returns resp's status code, or 0 if there is no resp.
+func statusCode(resp *http.Response) int {
 	if resp == nil {
 		return 0
 	}
@@ -156,8 +156,8 @@ func logOryError(r *http.Request, level slog.Level, msg string, resp *http.Respo
 	}
 	if r.Context().Err() != nil {
 		level, reason = slog.LevelInfo, "the browser went away"
-	} else if status(resp) == http.StatusUnauthorized {
+	} else if statusCode(resp) == http.StatusUnauthorized {
 		level = slog.LevelInfo
 	}
-	slog.Log(r.Context(), level, msg, "status", status(resp), "reason", reason)
+	slog.Log(r.Context(), level, msg, "status", statusCode(resp), "reason", reason)
 }

@@ -134,7 +134,7 @@ func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 		session, resp, err := app.ory.FrontendAPI.ToSession(ctx).Cookie(cookie).Execute()
 		if err == nil && session.GetId() != "" { // a nil session has none
 			page.Text, page.Link, page.Href = "You are signed in.", "Logout", "/logout"
-		} else if status(resp) != http.StatusUnauthorized {
+		} else if statusCode(resp) != http.StatusUnauthorized {
 			logOryError(r, slog.LevelError, "session unknown", resp, err)
 			page.Text, page.Link, page.Href = "Ory at "+oryURL+" could not be asked whether you are signed in.", "Logout", "/logout"
 		}
