@@ -380,7 +380,7 @@ func TestKratosFaults(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(10 * time.Millisecond):
+				case <-time.After(20 * time.Millisecond):
 				}
 				if c.session() == "" {
 					writes.Lock()
@@ -396,7 +396,7 @@ func TestKratosFaults(t *testing.T) {
 					continue
 				}
 				secrets.Store(location, nil)
-				if rand.IntN(10) > 0 {
+				if rand.IntN(25) > 0 {
 					continue // an impatient user: the browser follows the last click
 				}
 				retry(t, func() error {
