@@ -79,12 +79,17 @@ func startOry(t testing.TB, answer http.HandlerFunc) *fakeOry {
 func startApp(t testing.TB, oryURL string) (appURL string) {
 	t.Helper()
 	app := &App{ory: newOryClient(oryURL)}
-	srv := httptest.NewUnstartedServer(nil)
-	srv.Config = newServer(app.routes())
-	srv.Start()
-	t.Cleanup(srv.Close)
 	t.Cleanup(app.ory.GetConfig().HTTPClient.CloseIdleConnections)
-	return srv.URL
+	return serve(t, newServer(app.routes())).URL
+}
+
+// serve starts srv on a free port of the loopback, until the test ends.
+func serve(t testing.TB, srv *http.Server) *httptest.Server {
+	started := httptest.NewUnstartedServer(nil)
+	started.Config = srv
+	started.Start()
+	t.Cleanup(started.Close)
+	return started
 }
 
 // reply returns a handler that gives one answer.
@@ -526,11 +531,9 @@ func TestServerTimeouts(t *testing.T) {
 func TestSlowClients(t *testing.T) {
 	const clients = 2000
 	app := &App{ory: newOryClient(startOry(t, kratos).URL)}
-	srv := httptest.NewUnstartedServer(nil)
-	srv.Config = newServer(app.routes())
-	srv.Config.ReadHeaderTimeout = 2 * time.Second
-	srv.Start()
-	t.Cleanup(srv.Close)
+	config := newServer(app.routes())
+	config.ReadHeaderTimeout = 2 * time.Second
+	srv := serve(t, config)
 
 	var conns []net.Conn
 	for range clients {
@@ -772,11 +775,7 @@ func benchmarkLogout(b *testing.B, delay time.Duration, clients int) {
 	for i, handler := range []http.Handler{
 		(&App{ory: newOryClient(fake.URL)}).routes(), proxyHandler(fake.URL), sampleHandler(fake.URL),
 	} {
-		srv := httptest.NewUnstartedServer(nil)
-		srv.Config = newServer(handler)
-		srv.Start()
-		b.Cleanup(srv.Close)
-		contestants[i].addr = srv.Listener.Addr().String()
+		contestants[i].addr = serve(b, newServer(handler)).Listener.Addr().String()
 	}
 	n := max(b.N, 20*clients)
 	run := func(c *contestant, n int) {
@@ -838,10 +837,7 @@ func BenchmarkSoak(b *testing.B) {
 		answer(w, r)
 	})
 	app := &App{ory: newOryClient(fake.URL)}
-	srv := httptest.NewUnstartedServer(nil)
-	srv.Config = newServer(app.routes())
-	srv.Start()
-	b.Cleanup(srv.Close)
+	srv := serve(b, newServer(app.routes()))
 
 	goroutines := runtime.NumGoroutine()
 	run := func(n int) (heap uint64) {

@@ -319,20 +319,15 @@ func startWithDatabase(t *testing.T) (s *stack, log *os.File) {
 		s.stop()
 		log.Close()
 	})
-	migrate := func(ctx context.Context) error {
-		return command(ctx, kratosBinary, "migrate", "sql", "--yes", "--read-from-env", "--config", s.configFile()).Run()
+	ctx := context.Background()
+	if out, err := command(ctx, kratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
+		t.Fatalf("migrating Kratos's database: %v\n%s", err, out)
 	}
-	for _, start := range []func(context.Context) error{
-		func(context.Context) error { return s.configureKratos() },
-		migrate,
-		s.startKratos,
-		func(ctx context.Context) error { return s.createUser(ctx, demoEmail) },
-		func(context.Context) error { return s.startSignIn() },
-		func(ctx context.Context) error { return s.startApp(ctx, s.App) },
-	} {
-		if err := start(context.Background()); err != nil {
-			t.Fatal(err)
-		}
+	if err := s.start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.startApp(ctx, s.App); err != nil {
+		t.Fatal(err)
 	}
 	return s, log
 }

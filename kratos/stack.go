@@ -42,7 +42,7 @@ func (s *stack) start(ctx context.Context) error {
 	if err := s.startKratos(ctx); err != nil {
 		return err
 	}
-	if err := s.createUser(ctx, demoEmail); err != nil {
+	if err := s.createUser(ctx); err != nil {
 		return err
 	}
 	return s.startSignIn()
@@ -104,11 +104,11 @@ func (s *stack) startApp(ctx context.Context, port int) (err error) {
 	return s.app.waitFor(ctx, port, "/")
 }
 
-// createUser creates a user who can sign in with email and demoPassword.
-func (s *stack) createUser(ctx context.Context, email string) error {
+// createUser creates the user who can sign in.
+func (s *stack) createUser(ctx context.Context) error {
 	body, err := json.Marshal(map[string]any{
 		"schema_id":   "default",
-		"traits":      map[string]string{"email": email},
+		"traits":      map[string]string{"email": demoEmail},
 		"credentials": map[string]any{"password": map[string]any{"config": map[string]string{"password": demoPassword}}},
 	})
 	if err != nil {
