@@ -65,8 +65,8 @@ func startShared(ctx context.Context) error {
 		return err
 	}
 	app := &url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", port)}
-	appURL = fmt.Sprintf("http://localhost:%d", shared.App)
-	return serve(shared.App, visits.of(&httputil.ReverseProxy{
+	appURL = fmt.Sprintf("http://localhost:%d", shared.AppPort)
+	return serve(shared.AppPort, visits.of(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(app) },
 	}))
 }
@@ -81,7 +81,7 @@ func serve(port int, h http.Handler) error {
 }
 
 func newStack(dsn string) *stack {
-	return &stack{App: freePort(), Kratos: freePort(), Admin: freePort(), SignIn: freePort(), DSN: dsn}
+	return &stack{AppPort: freePort(), KratosPort: freePort(), AdminPort: freePort(), SignInPort: freePort(), DSN: dsn}
 }
 
 // freePort returns a port that no program listens on, and that no outgoing connection takes.
@@ -170,7 +170,7 @@ var (
 
 // signIn follows the home page's link to the sign-in page, and sends its form. It returns the page after it.
 func (c *client) signIn(password string) (page string, err error) {
-	home := fmt.Sprintf("http://localhost:%d/", c.s.App)
+	home := fmt.Sprintf("http://localhost:%d/", c.s.AppPort)
 	page, _, err = c.get(home)
 	if err != nil {
 		return "", err
@@ -211,7 +211,7 @@ func (c *client) session() string {
 // whoami returns the status with which Kratos answers who has session, a Cookie header:
 // 200 if it is valid, 401 if it is not.
 func (s *stack) whoami(session string) (int, error) {
-	req, err := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/sessions/whoami", s.Kratos), nil)
+	req, err := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/sessions/whoami", s.KratosPort), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -326,7 +326,7 @@ func startWithDatabase(t *testing.T) (s *stack, log *os.File) {
 	if err := s.start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.startApp(ctx, s.App); err != nil {
+	if err := s.startApp(ctx, s.AppPort); err != nil {
 		t.Fatal(err)
 	}
 	return s, log
@@ -337,7 +337,7 @@ func (c *client) click(t *testing.T) (location string) {
 	t.Helper()
 	noRedirects := http.Client{Jar: c.Jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	start := time.Now()
-	resp, err := noRedirects.Get(fmt.Sprintf("http://localhost:%d/logout", c.s.App))
+	resp, err := noRedirects.Get(fmt.Sprintf("http://localhost:%d/logout", c.s.AppPort))
 	if err != nil {
 		t.Error(err)
 		return ""
@@ -421,7 +421,7 @@ func TestKratosFaults(t *testing.T) {
 		<-s.kratos.ended
 		before = failed.Load()
 		waitFor(t, "failed logouts", func() bool { return failed.Load() >= before+clicks })
-		if page, landed, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.App)); err != nil {
+		if page, landed, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.AppPort)); err != nil {
 			t.Error(err)
 		} else if !strings.HasSuffix(landed, "/") || !strings.Contains(page, unknown) {
 			t.Errorf("without Kratos, landed on %s, want /, and the page to say that it %s:\n%s", landed, unknown, page)
@@ -430,7 +430,7 @@ func TestKratosFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		session := witness.session()
-		if _, _, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.App)); err != nil {
+		if _, _, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.AppPort)); err != nil {
 			t.Error(err)
 		}
 		checkWhoami(t, s, session, 401)
@@ -523,7 +523,7 @@ func newUser(t *testing.T, browser context.Context) *tab {
 // signIn signs the user in on the sign-in page.
 func (b *tab) signIn() {
 	b.t.Helper()
-	b.open(fmt.Sprintf("http://localhost:%d/self-service/login/browser", shared.Kratos))
+	b.open(fmt.Sprintf("http://localhost:%d/self-service/login/browser", shared.KratosPort))
 	b.do(
 		chromedp.SendKeys(chromedp.CSS("[name=identifier]"), demoEmail),
 		chromedp.SendKeys(chromedp.CSS("[name=password]"), demoPassword),
@@ -763,12 +763,12 @@ func testSignsOut(t *testing.T, browser context.Context) {
 // Every page is readable on a phone; the screenshots in .bin/screenshots are to be looked at.
 func testPages(t *testing.T, browser context.Context) {
 	_, crossSite := servePages(t)
-	orphan := &stack{App: freePort(), Kratos: freePort()} // without its Kratos
-	if err := orphan.startApp(context.Background(), orphan.App); err != nil {
+	orphan := &stack{AppPort: freePort(), KratosPort: freePort()} // without its Kratos
+	if err := orphan.startApp(context.Background(), orphan.AppPort); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(orphan.app.stop)
-	orphanURL := fmt.Sprintf("http://localhost:%d", orphan.App)
+	orphanURL := fmt.Sprintf("http://localhost:%d", orphan.AppPort)
 	dir := filepath.Join(".bin", "screenshots")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -781,13 +781,13 @@ func testPages(t *testing.T, browser context.Context) {
 		want string
 	}{
 		{"signed in", func() { b.open(appURL) }, appURL + "/", signedIn},
-		{"unknown", func() { b.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not be asked", orphan.Kratos)},
+		{"unknown", func() { b.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not be asked", orphan.KratosPort)},
 		{"refused", func() {
 			b.openHTML(crossSite, `<a href="`+appURL+`/logout">Kittens</a>`)
 			b.click()
 		}, appURL + "/logout", "You were not signed out"},
 		{"signed out", func() { b.click() }, appURL + "/", signedOut}, // on the page before
-		{"sign in", func() { b.click() }, fmt.Sprintf("http://localhost:%d/?flow", shared.SignIn), "Password"},
+		{"sign in", func() { b.click() }, fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort), "Password"},
 	} {
 		page.open()
 		b.waitFor(page.url, page.want)
@@ -939,7 +939,7 @@ func serveSample(t *testing.T) (sampleURL string) {
 	t.Helper()
 	port := freePort()
 	if err := serve(port, visits.of(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		req, _ := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/self-service/logout/browser", shared.Kratos), nil)
+		req, _ := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/self-service/logout/browser", shared.KratosPort), nil)
 		req.Header.Set("Accept", "application/json")
 		req.Header.Set("Cookie", r.Header.Get("Cookie"))
 		resp, err := http.DefaultClient.Do(req)

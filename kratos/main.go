@@ -30,7 +30,7 @@ func main() {
 
 // run runs it all until the end of ctx.
 func run(ctx context.Context) error {
-	s := &stack{App: 3000, Kratos: 4000, Admin: 4434, SignIn: 4455, DSN: "memory", log: os.Stderr}
+	s := &stack{AppPort: 3000, KratosPort: 4000, AdminPort: 4434, SignInPort: 4455, DSN: "memory", log: os.Stderr}
 	if err := s.checkPorts(); err != nil { // before a build that may take minutes
 		return err
 	}
@@ -41,7 +41,7 @@ func run(ctx context.Context) error {
 	if err := s.start(ctx); err != nil {
 		return err
 	}
-	if err := s.startApp(ctx, s.App); err != nil {
+	if err := s.startApp(ctx, s.AppPort); err != nil {
 		return err
 	}
 	fmt.Printf(`
@@ -52,7 +52,7 @@ and    %s
 click  Logout
 
 Ctrl-C ends it all.
-`, s.App, demoEmail, demoPassword)
+`, s.AppPort, demoEmail, demoPassword)
 	select {
 	case <-s.kratos.ended:
 		return errors.New("the Kratos server has ended by itself")
@@ -68,7 +68,7 @@ func (s *stack) checkPorts() error {
 	for _, port := range []struct {
 		number int
 		user   string
-	}{{s.App, "the app"}, {s.Kratos, "Kratos"}, {s.Admin, "Kratos's admin API"}, {s.SignIn, "the sign-in page"}} {
+	}{{s.AppPort, "the app"}, {s.KratosPort, "Kratos"}, {s.AdminPort, "Kratos's admin API"}, {s.SignInPort, "the sign-in page"}} {
 		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port.number))
 		if err != nil {
 			return fmt.Errorf("port %d is taken, but %s needs it: end the program that listens there", port.number, port.user)

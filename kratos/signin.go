@@ -52,7 +52,7 @@ type message struct{ Text string }
 
 // signInHandler answers with signInPage for the login flow that the query parameter flow names.
 func (s *stack) signInHandler(w http.ResponseWriter, r *http.Request) {
-	kratosURL := fmt.Sprintf("http://localhost:%d", s.Kratos)
+	kratosURL := fmt.Sprintf("http://localhost:%d", s.KratosPort)
 	req, err := http.NewRequestWithContext(r.Context(), "GET", kratosURL+"/self-service/login/flows?id="+url.QueryEscape(r.FormValue("flow")), nil)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -25,9 +25,9 @@ const (
 
 // stack is the app, a Kratos and a page to sign in on.
 type stack struct {
-	App, Kratos, Admin, SignIn int      // TCP ports of localhost
-	DSN                        string   // Kratos's database
-	log                        *os.File // what Kratos and the app print; nil for nowhere
+	AppPort, KratosPort, AdminPort, SignInPort int      // TCP ports of localhost
+	DSN                                        string   // Kratos's database
+	log                                        *os.File // what Kratos and the app print; nil for nowhere
 
 	dir         string // temporary, of Kratos's configuration
 	kratos, app *program
@@ -92,12 +92,12 @@ func (s *stack) startKratos(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return s.kratos.waitFor(ctx, s.Kratos, "/health/ready")
+	return s.kratos.waitFor(ctx, s.KratosPort, "/health/ready")
 }
 
 // startApp starts the app on port, and returns when it answers.
 func (s *stack) startApp(ctx context.Context, port int) (err error) {
-	env := []string{fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.Kratos)}
+	env := []string{fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.KratosPort)}
 	if s.app, err = s.startProgram(ctx, env, appBinary); err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (s *stack) createUser(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, "POST", fmt.Sprintf("http://localhost:%d/admin/identities", s.Admin), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, "POST", fmt.Sprintf("http://localhost:%d/admin/identities", s.AdminPort), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (s *stack) createUser(ctx context.Context) error {
 
 // startSignIn serves the sign-in page.
 func (s *stack) startSignIn() error {
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.SignIn))
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.SignInPort))
 	if err != nil {
 		return fmt.Errorf("serving the sign-in page: %w", err)
 	}
