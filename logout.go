@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: 0BSD
+
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -18,27 +19,55 @@ import (
 	ory "github.com/ory/client-go"
 )
 
-// oryTimeout is how long Ory may take, so that a click is answered within 5 seconds. The tests shorten it.
-var oryTimeout = 4800 * time.Millisecond
+// oryTimeout is how long Ory may take over one click on Logout.
+const oryTimeout = 3 * time.Second
+
+// maxAnswer is how many bytes the app reads of the header of Ory's answer, and of its body.
+const maxAnswer = 1 << 20
 
 // newOryClient returns the client that logoutHandler needs. baseURL is Ory's public URL, http or https.
 func newOryClient(baseURL string) *ory.APIClient {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	// Keep all connections that were in use at once, until IdleConnTimeout. The defaults, two a host
-	// and 100 in all, make a busy app open a new connection to Ory for most logouts.
-	transport.MaxIdleConns = 0                  // no limit
-	transport.MaxIdleConnsPerHost = math.MaxInt // 0 is two
-	// Without pings, a dead HTTP/2 connection fails every logout until TCP gives up, after many minutes.
-	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 3 * oryTimeout, PingTimeout: oryTimeout}
+	// Over HTTP/2 all users share a connection, and some proxies in front of Ory (nginx, HAProxy)
+	// end it when one user's cookies are too large.
+	var http1 http.Protocols
+	http1.SetHTTP1(true)
 
 	cfg := ory.NewConfiguration()
 	cfg.Servers = ory.ServerConfigurations{{URL: strings.TrimRight(baseURL, "/")}}
 	cfg.HTTPClient = &http.Client{
-		Transport: transport,
-		// A redirect would carry the user's cookies on to wherever it points.
+		Transport: oryTransport{&http.Transport{
+			Protocols:              &http1,
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
+			TLSHandshakeTimeout:    10 * time.Second,
+			MaxResponseHeaderBytes: maxAnswer,
+			MaxIdleConnsPerHost:    math.MaxInt, // With the default, two, a busy app opens a new one for most logouts.
+			IdleConnTimeout:        90 * time.Second,
+		}},
+		// Followed, a redirect takes the user's cookies to other ports and subdomains of Ory's host.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return ory.NewAPIClient(cfg)
+}
+
+// oryTransport is a RoundTripper for an Ory that may answer anything.
+type oryTransport struct{ *http.Transport }
+
+var errUpgrade = errors.New("answered 101 Switching Protocols")
+
+// RoundTrip returns an answer whose body is an error beyond maxAnswer bytes, decompressed. 101 is an error,
+// as its body is the connection, and no context ends a read from that.
+func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.Transport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Body.Close()
+		return nil, errUpgrade
+	}
+	resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
+	return resp, nil
 }
 
 // logoutHandler answers GET with 303 to the logout URL of a new Ory logout flow, or to / if it gets none,
@@ -47,14 +76,16 @@ func newOryClient(baseURL string) *ory.APIClient {
 // https://www.ory.com/docs/kratos/self-service/flows/user-logout
 func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	if r.Method != http.MethodGet {
+	if r.Method != http.MethodGet { // a route for GET gets HEAD too
 		w.Header().Set("Allow", http.MethodGet)
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 		return
 	}
-	if !userNavigation(r.Header) {
-		// Not a redirect: a browser may keep the answer to a prefetch and use it for the real click.
+	if !userNavigation(r) {
+		// In a frame, another site could have the page's link clicked.
+		w.Header().Add("Content-Security-Policy", "frame-ancestors 'none'")
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		// Not a redirect: a browser may keep the answer to a prefetch and use it for the real click.
 		w.WriteHeader(http.StatusForbidden)
 		io.WriteString(w, refusedPage)
 		return
@@ -64,29 +95,54 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// refusedPage links to its own URL, return_to and all: followed from here, the link is the user's own doing.
-const refusedPage = `<!doctype html>
+// pageHead begins a page whose links are buttons.
+const pageHead = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark">
-<title>Not signed out</title>
-<body style="max-width: 30rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.5 system-ui, sans-serif">
-<p>You were not signed out, as another site asked for it, or something that was not a click.
-<p>Did you mean to? <a href="">Logout</a>
+<link rel="icon" href="data:,">
+<style>
+	body { max-width: 30rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.5 system-ui, sans-serif; overflow-wrap: break-word }
+	h1 { font-size: 1.75rem; line-height: 1.2 }
+	a { display: inline-block; padding: .6rem 1.5rem; border-radius: .5rem; background: #4338ca; color: #fff; text-decoration: none }
+	a:focus-visible { outline: 3px solid #818cf8; outline-offset: 3px }
+</style>
 `
 
-// userNavigation reports whether a request with header h may be the user's own doing: a top-level
-// navigation that no other site started, and no prefetch or prerender. Ory's session cookie, which is
-// SameSite=Lax, comes with all of these. https://www.w3.org/TR/fetch-metadata/
+// refusedPage links to its own URL, return_to and all, with what makes a click there the user's own doing in every app:
+// Turbo, htmx and the like leave a link with a target to the browser, and userNavigation may need the Referer.
+const refusedPage = pageHead + `<title>Logout</title>
+<h1>Do you want to sign out?</h1>
+<p>This did not look like a click on Logout in this app, so you were not signed out.
+<p><a href="" target="_top" referrerpolicy="same-origin">Logout</a>
+`
+
+// userNavigation reports whether r may be the user's own doing: a top-level navigation that no other site
+// started, and no prefetch or prerender. Ory's session cookie, which is SameSite=Lax, comes with all of these.
+// https://www.w3.org/TR/fetch-metadata/
 //
 // It passes links of the same site; scripts that set location without a gesture, as idle timeouts do; and
 // requests without Fetch Metadata, which browsers send on https and localhost only.
-func userNavigation(h http.Header) bool {
-	dest := h.Get("Sec-Fetch-Dest")
-	return h.Get("Sec-Fetch-Site") != "cross-site" &&
-		(dest == "" || dest == "document") &&
-		h.Get("Sec-Purpose") == "" && h.Get("Purpose") == "" && h.Get("X-Moz") == ""
+func userNavigation(r *http.Request) bool {
+	h := r.Header
+	site, dest := h.Get("Sec-Fetch-Site"), h.Get("Sec-Fetch-Dest")
+	// Of the requests without a destination, only a navigation that a service worker passes on asks for an upgrade.
+	passedOn := dest == "empty" && h.Get("Upgrade-Insecure-Requests") == "1"
+	switch {
+	case h.Get("Sec-Purpose") != "", h.Get("Purpose") != "", h.Get("X-Moz") != "": // prefetch, prerender
+		return false
+	case site != "" && site != "none" && site != "same-origin" && site != "same-site":
+		return false
+	case dest != "" && dest != "document" && !passedOn:
+		return false
+	case h.Get("Sec-Fetch-Mode") != "same-origin":
+		return true
+	}
+	// So Firefox calls what a service worker passes on, another site's link too. Only the Referer tells which page
+	// led here: another site can leave it out, but not forge it.
+	referer, err := url.Parse(r.Referer())
+	return err == nil && referer.Hostname() == (&url.URL{Host: r.Host}).Hostname()
 }
 
 // logoutURL returns the logout URL of a new Ory logout flow for the session in r's cookies, or "/" if
@@ -105,14 +161,14 @@ func (app *App) logoutURL(r *http.Request) string {
 		request = plain.ReturnTo(returnTo)
 	}
 	flow, resp, err := request.Execute()
-	if returnTo != "" && statusCode(resp) == http.StatusBadRequest {
-		// Ory refuses return_to. The user clicked Logout all the same, and must not stay signed in.
-		logOryError(r, slog.LevelWarn, "return_to refused", resp, err)
+	if status := oryStatus(resp); returnTo != "" && status/100 == 4 && status != http.StatusUnauthorized && status != http.StatusTooManyRequests {
+		// Ory, or a proxy before it, refuses return_to. The user clicked Logout all the same, and must not stay signed in.
+		logRefusal(r, returnTo, resp)
 		flow, resp, err = plain.Execute()
 	}
 	// client-go returns neither a flow nor an error for null and for no body.
-	if err != nil || !isLogoutURL(flow.GetLogoutUrl()) {
-		logOryError(r, slog.LevelError, "logout failed", resp, err)
+	if err != nil || !isHTTPURL(flow.GetLogoutUrl()) {
+		logOryFailure(r, "logout failed", resp, err)
 		return "/"
 	}
 	return flow.LogoutUrl
@@ -123,41 +179,78 @@ func cookieHeader(r *http.Request) string {
 	return strings.Join(r.Header["Cookie"], "; ")
 }
 
-// isLogoutURL reports whether s is an absolute URL that a Location header carries unchanged.
-func isLogoutURL(s string) bool {
+// isHTTPURL reports whether s is an absolute http or https URL that a Location header carries unchanged.
+func isHTTPURL(s string) bool {
 	u, err := url.Parse(s) // which refuses line breaks
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && !strings.Contains(s, " ")
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && !strings.Contains(s, " ")
 }
 
-// statusCode returns resp's status code, or 0 if there is no resp.
-func statusCode(resp *http.Response) int {
+// oryStatus returns resp's status code, or 0 if there is no resp.
+func oryStatus(resp *http.Response) int {
 	if resp == nil {
 		return 0
 	}
 	return resp.StatusCode
 }
 
-// logOryError logs why resp and err, as client-go returned them, are of no use: at level, or as information
-// if the session is over or the browser has gone. Of what Ory sent it logs the status and error.reason, and
-// of the errors those of the network: the texts of others quote URLs, headers and bodies.
-func logOryError(r *http.Request, level slog.Level, msg string, resp *http.Response, err error) {
-	var answer struct{ Error struct{ Reason string } }
-	if resp != nil {
-		json.NewDecoder(resp.Body).Decode(&answer) // client-go has read the body, and put it back
+// logRefusal logs that resp refuses returnTo. Ory's reason is left out: it quotes the URL, which may hold a secret.
+func logRefusal(r *http.Request, returnTo string, resp *http.Response) {
+	id, _ := oryError(resp)
+	var host string
+	if u, err := url.Parse(returnTo); err == nil {
+		host = logCut(u.Host)
 	}
-	if urlErr, ok := errors.AsType[*url.Error](err); ok {
+	slog.WarnContext(r.Context(), "return_to refused", "status", oryStatus(resp), "id", id, "host", host)
+}
+
+// logOryFailure logs msg, and why resp and err, as client-go returned them, are of no use to r.
+func logOryFailure(r *http.Request, msg string, resp *http.Response, err error) {
+	if r.Context().Err() == context.Canceled { // and not a time limit of the app's own
+		slog.InfoContext(r.Context(), "the browser went away")
+		return
+	}
+	if oryStatus(resp) == http.StatusUnauthorized {
+		slog.InfoContext(r.Context(), "no session")
+		return
+	}
+	slog.ErrorContext(r.Context(), msg, "status", oryStatus(resp), "reason", oryReason(resp, err))
+}
+
+// oryReason returns why resp and err are of no use, in words that may be logged: Ory's own, or those of errors that
+// hold nothing of the request and the answer. The texts of all others may quote URLs, headers and bodies.
+func oryReason(resp *http.Response, err error) string {
+	if _, reason := oryError(resp); reason != "" {
+		return reason
+	}
+	if urlErr, ok := err.(*url.Error); ok { // as http.Client returns all errors, with the URL
 		err = urlErr.Err
 	}
-	reason := cmp.Or(answer.Error.Reason, "no usable answer")
-	if netErr, ok := errors.AsType[net.Error](err); ok {
-		reason = netErr.Error()
-	} else if certErr, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		reason = certErr.Error()
+	var netErr net.Error
+	var certErr *tls.CertificateVerificationError
+	switch {
+	case err == errUpgrade, err == http.ErrSchemeMismatch:
+		return err.Error()
+	case errors.As(err, &netErr):
+		return logCut(netErr.Error())
+	case errors.As(err, &certErr):
+		return logCut(certErr.Error())
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "Ory closed the connection"
 	}
-	if r.Context().Err() != nil {
-		level, reason = slog.LevelInfo, "the browser went away"
-	} else if statusCode(resp) == http.StatusUnauthorized {
-		level = slog.LevelInfo
+	return "no usable answer"
+}
+
+// oryError returns what Ory says in resp of its error, if it does: https://www.ory.com/docs/kratos/reference/api
+func oryError(resp *http.Response) (id, reason string) {
+	if resp == nil {
+		return "", ""
 	}
-	slog.Log(r.Context(), level, msg, "status", statusCode(resp), "reason", reason)
+	var answer struct{ Error struct{ ID, Reason string } }
+	json.NewDecoder(resp.Body).Decode(&answer) // client-go has read the body, and put it back
+	return logCut(answer.Error.ID), logCut(answer.Error.Reason)
+}
+
+// logCut returns the first 200 bytes of s, which may be as long as the sender likes.
+func logCut(s string) string {
+	return s[:min(len(s), 200)]
 }

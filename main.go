@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: 0BSD
+
 // Ory-logout is a web app whose users Ory signs in (Ory Network or Ory Kratos), with a link that signs
 // them out:
 //
@@ -17,9 +19,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -42,22 +44,26 @@ func main() {
 // run serves the app as the environment configures it, until SIGINT or SIGTERM.
 func run() error {
 	oryURL := cmp.Or(os.Getenv("ORY_SDK_URL"), "http://localhost:4000")
-	if !isBaseURL(oryURL) {
-		return errors.New("ORY_SDK_URL is not an absolute http or https URL: set it to Ory's public URL, like http://localhost:4000")
+	// Paths are appended to it, and browsers are sent there.
+	if !isHTTPURL(oryURL) || strings.ContainsAny(oryURL, "?#@") {
+		return errors.New("ORY_SDK_URL is not an absolute http or https URL without user, query and fragment: set it to Ory's public URL, like http://localhost:4000")
 	}
 	// The signals are caught before anyone can see that the server is up.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
 
 	ln, err := net.Listen("tcp", ":"+cmp.Or(os.Getenv("PORT"), "3000"))
 	if err != nil {
 		return fmt.Errorf("PORT is not a free TCP port: %w", err)
 	}
 	app := &App{ory: newOryClient(oryURL)}
-	srv := newServer(app.routes())
 	// localhost, as cookies set there do not reach 127.0.0.1.
 	slog.Info("listening", "url", fmt.Sprintf("http://localhost:%d", ln.Addr().(*net.TCPAddr).Port), "ory", oryURL)
+	return serve(ctx, ln, newServer(app.routes()))
+}
 
+// serve runs srv on ln until the end of ctx. Requests that are under way then may take 10 seconds more.
+func serve(ctx context.Context, ln net.Listener, srv *http.Server) error {
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
 	select {
@@ -65,11 +71,9 @@ func run() error {
 		return err
 	case <-ctx.Done():
 	}
-	stop() // A second signal ends the program at once.
-
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	srv.Shutdown(ctx) // Its only error is that the time is up.
+	srv.Shutdown(ctx) // The end of the program cuts off what is left.
 	return nil
 }
 
@@ -80,23 +84,15 @@ func logTo(w io.Writer) {
 	log.SetOutput(io.Discard) // SetDefault had it write to slog
 }
 
-// isBaseURL reports whether s is an absolute http or https URL that the app and a browser can append a path to.
-func isBaseURL(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" &&
-		u.User == nil && u.RawQuery == "" && u.Fragment == ""
-}
-
 // routes returns the app's handler.
 func (app *App) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", app.homeHandler)
-	mux.HandleFunc("/logout", app.logoutHandler) // which answers other methods itself
+	mux.HandleFunc("GET /logout", app.logoutHandler)
 	return mux
 }
 
-// newServer returns a server for h. Its WriteTimeout, which starts when the header is read, is longer than the
-// 5 seconds that an answer may take; so are the others.
+// newServer returns a server for h. Its WriteTimeout, which starts when the header is read, leaves Ory the time it may take.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -108,35 +104,31 @@ func newServer(h http.Handler) *http.Server {
 	}
 }
 
-var homePage = template.Must(template.New("home").Parse(`<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark">
-<title>Ory logout</title>
-<style>
-	body { max-width: 30rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.5 system-ui, sans-serif; overflow-wrap: break-word }
-</style>
-<h1>Ory logout</h1>
-<p>{{.Text}}
-<p><a href="{{.Href}}">{{.Link}}</a>
+// homePage reloads itself when the Back button brings it back as it was, as WebKit does on http in spite of no-store.
+var homePage = template.Must(template.New("home").Parse(pageHead + `<title>Ory logout</title>
+<h1>{{.State}}</h1>
+{{with .Text}}<p>{{.}}{{end}}
+<p><a href="{{.Href}}" target="_top">{{.Link}}</a>
+<script>onpageshow = event => { if (event.persisted) location.reload() }</script>
 `))
 
 // homeHandler answers GET / with a page that says whether the user is signed in, as Ory tells it now.
 func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	oryURL := app.ory.GetConfig().Servers[0].URL
-	page := struct{ Text, Link, Href string }{"You are signed out.", "Sign in", oryURL + "/self-service/login/browser"}
+	page := struct{ State, Text, Link, Href string }{"You are signed out.", "", "Sign in", oryURL + "/self-service/login/browser"}
 
 	if cookie := cookieHeader(r); cookie != "" {
-		ctx, cancel := context.WithTimeout(r.Context(), oryTimeout)
+		// Half of a logout's time: a click that ends here is answered within 5 seconds in all.
+		ctx, cancel := context.WithTimeout(r.Context(), oryTimeout/2)
 		defer cancel()
 		session, resp, err := app.ory.FrontendAPI.ToSession(ctx).Cookie(cookie).Execute()
 		if err == nil && session.GetId() != "" { // a nil session has none
-			page.Text, page.Link, page.Href = "You are signed in.", "Logout", "/logout"
-		} else if statusCode(resp) != http.StatusUnauthorized {
-			logOryError(r, slog.LevelError, "session unknown", resp, err)
-			page.Text, page.Link, page.Href = "Ory at "+oryURL+" could not be asked whether you are signed in.", "Logout", "/logout"
+			page.State, page.Link, page.Href = "You are signed in.", "Logout", "/logout"
+		} else if oryStatus(resp) != http.StatusUnauthorized {
+			logOryFailure(r, "session unknown", resp, err)
+			page.State, page.Link, page.Href = "You may be signed in.", "Logout", "/logout"
+			page.Text = "Ory at " + oryURL + " could not be asked. After a click on Logout you may still be signed in."
 		}
 	}
 	homePage.Execute(w, page)
