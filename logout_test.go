@@ -359,6 +359,7 @@ func TestHTTP1ToOry(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(fake.Certificate())
 	transportOf(app).TLSClientConfig = &tls.Config{RootCAs: roots}
+	transportOf(app).ForceAttemptHTTP2 = true // a TLSClientConfig or DialContext turns HTTP/2 off by itself
 	checkHeader(t, get(app.routes(), "GET", "/logout", user), "Location", logoutURL)
 }
 
