@@ -371,7 +371,7 @@ func TestProxyToOry(t *testing.T) {
 		}
 		kratos(w, r)
 	})
-	_, appURL, _ := startProgram(t, "http://ory.example", "HTTP_PROXY="+proxy.URL, "NO_PROXY=")
+	_, appURL, _ := startProgram(t, "http://ory.example", "HTTP_PROXY="+proxy.URL, "NO_PROXY=", "no_proxy=")
 	if got, want := location(t, appURL), logoutURL; got != want {
 		t.Errorf("got Location %q, want %q", got, want)
 	}
