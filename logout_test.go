@@ -513,15 +513,9 @@ func TestRoutes(t *testing.T) {
 func TestServer(t *testing.T) {
 	log := captureLog(t)
 	srv := newServer(http.NotFoundHandler())
-	for name, times := range map[string][2]time.Duration{
-		"ReadHeaderTimeout": {srv.ReadHeaderTimeout, 10 * time.Second},
-		"ReadTimeout":       {srv.ReadTimeout, 10 * time.Second},
-		"WriteTimeout":      {srv.WriteTimeout, 10 * time.Second},
-		"IdleTimeout":       {srv.IdleTimeout, 2 * time.Minute},
-	} {
-		if got, want := times[0], times[1]; got != want {
-			t.Errorf("%s: got %v, want %v", name, got, want)
-		}
+	got := []time.Duration{srv.ReadHeaderTimeout, srv.ReadTimeout, srv.WriteTimeout, srv.IdleTimeout}
+	if want := []time.Duration{10 * time.Second, 10 * time.Second, 10 * time.Second, 2 * time.Minute}; !slices.Equal(got, want) {
+		t.Errorf("got timeouts %v, want %v", got, want)
 	}
 	if srv.Handler == nil {
 		t.Error("got no Handler")
