@@ -647,36 +647,23 @@ func TestSignals(t *testing.T) {
 				}
 				return err != nil
 			})
-			want := logoutURL
+			ended := make(chan struct{})
+			go func() {
+				cmd.Wait()
+				close(ended)
+			}()
+			wantLocation, wantCode := logoutURL, 0
 			if tt.second {
-				want = ""
-				ended := make(chan struct{})
-				go func() {
-					cmd.Wait()
-					close(ended)
-				}()
-				waitFor(t, "the end", func() bool {
-					cmd.Process.Signal(os.Interrupt)
-					select {
-					case <-ended:
-						return true
-					default:
-						return false
-					}
-				})
-				if got, want := cmd.ProcessState.ExitCode(), -1; got != want { // ended by a signal
-					t.Errorf("got exit code %d, want %d", got, want)
-				}
+				wantLocation, wantCode = "", -1 // ended by the signal
+				waitFor(t, "the end", func() bool { return cmd.Process.Signal(os.Interrupt) != nil })
 			}
 			close(release)
-			if got := <-answer; got != want {
-				t.Errorf("got Location %q, want %q", got, want)
+			if got := <-answer; got != wantLocation {
+				t.Errorf("got Location %q, want %q", got, wantLocation)
 			}
-			if tt.second {
-				return
-			}
-			if err := cmd.Wait(); err != nil {
-				t.Errorf("got %v, want exit code 0", err)
+			<-ended
+			if got := cmd.ProcessState.ExitCode(); got != wantCode {
+				t.Errorf("got exit code %d, want %d", got, wantCode)
 			}
 		})
 	}
