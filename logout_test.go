@@ -708,13 +708,12 @@ func FuzzLogout(f *testing.F) {
 	add(good, false, "", "", navigation{})
 	add(good+"more than it announced: SECRET-TOKEN", false, "a=b", "", navigation{})
 	add("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"+flowJSON(logoutURL), true, "a=b", "", navigation{}) // endless
-	log := captureLog(f)
 
 	f.Fuzz(func(t *testing.T, raw string, endless bool, cookie, query, site, mode, dest, upgrade, referer, purpose string) {
 		// Nothing that the fuzzer can have put elsewhere. The length stays, for the sake of Content-Length.
 		secret, token := rand.Text(), rand.Text()[:len("SECRET-TOKEN")]
 		raw = strings.ReplaceAll(raw, "SECRET-TOKEN", token)
-		log.Reset()
+		log := captureLog(t)
 
 		synctest.Test(t, func(t *testing.T) {
 			asked := 0
@@ -1309,12 +1308,6 @@ func (b *syncBuffer) String() string {
 }
 
 var logTime = regexp.MustCompile(`(?m)^time=\S+ `)
-
-func (b *syncBuffer) Reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.buf.Reset()
-}
 
 // check checks that want was written, and no secret.
 func (b *syncBuffer) check(t *testing.T, want string) {
