@@ -81,15 +81,13 @@ func TestLogout(t *testing.T) {
 		{name: "empty return_to", query: "return_to=", header: user, wantStatus: 303, wantLocation: logoutURL, wantAsked: []string{""}},
 		{name: "refused return_to", query: refused, header: user, wantStatus: 303, wantLocation: logoutURL, wantAsked: []string{refused, ""}, wantLog: warning},
 		{name: "refused return_to, then an error", query: refused, header: user, wantStatus: 303, wantLocation: "/", wantAsked: []string{refused, ""},
-			answer:  without(reply(500, "", "")),
+			answer:  byReturnTo(kratos, reply(500, "", "")),
 			wantLog: warning + `level=ERROR msg="logout failed" status=500 reason="no usable answer"`},
 		{name: "refused return_to after 2 seconds, then Ory hangs", query: refused, header: user, wantStatus: 303, wantLocation: "/", wantAsked: []string{refused, ""},
-			answer: func(w http.ResponseWriter, r *http.Request) {
-				if r.FormValue("return_to") != "" {
-					time.Sleep(2 * time.Second)
-				}
-				without(notFlow{hangs: true}.ServeHTTP)(w, r)
-			},
+			answer: byReturnTo(func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(2 * time.Second)
+				kratos(w, r)
+			}, notFlow{hangs: true}.ServeHTTP),
 			wantLog: warning + `level=ERROR msg="logout failed" status=0 reason="context deadline exceeded"`, wantTook: 3 * time.Second},
 		{name: "return_to without a session", query: refused, header: user, wantStatus: 303, wantLocation: "/", wantAsked: []string{refused},
 			answer: reply(401, "", ""), wantLog: `level=INFO msg="no session"`},
@@ -102,14 +100,8 @@ func TestLogout(t *testing.T) {
 	for _, status := range []int{400, 403, 404, 414, 431} {
 		tests = append(tests, test{name: fmt.Sprintf("return_to answered %d", status), query: refused, header: user, wantStatus: 303, wantLocation: logoutURL,
 			wantAsked: []string{refused, ""},
-			answer: func(w http.ResponseWriter, r *http.Request) {
-				if r.FormValue("return_to") == "" {
-					kratos(w, r)
-				} else {
-					reply(status, "text/html", "no")(w, r)
-				}
-			},
-			wantLog: fmt.Sprintf(`level=WARN msg="return_to refused" status=%d id="" host=evil.example`, status)})
+			answer:    byReturnTo(reply(status, "text/html", "no"), kratos),
+			wantLog:   fmt.Sprintf(`level=WARN msg="return_to refused" status=%d id="" host=evil.example`, status)})
 	}
 	for _, status := range []int{302, 429, 500, 503} {
 		tests = append(tests, test{name: fmt.Sprintf("return_to answered %d", status), query: refused, header: user, wantStatus: 303, wantLocation: "/",
@@ -1165,13 +1157,13 @@ func kratos(w http.ResponseWriter, r *http.Request) {
 	answer(w, r)
 }
 
-// without returns what Kratos answers to a return_to, and what answer does if there is none.
-func without(answer http.HandlerFunc) http.HandlerFunc {
+// byReturnTo returns a handler that answers requests with and without a return_to differently.
+func byReturnTo(with, without http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if r.FormValue("return_to") == "" {
-			answer(w, r)
+		if r.FormValue("return_to") != "" {
+			with(w, r)
 		} else {
-			kratos(w, r)
+			without(w, r)
 		}
 	}
 }
