@@ -317,9 +317,8 @@ func TestWrongWayToOry(t *testing.T) {
 	closed := startOry(t, kratos)
 	closed.Close()
 	plain := startOry(t, kratos)
-	untrusted := httptest.NewTLSServer(oryHandler(t, kratos))
-	t.Cleanup(untrusted.Close)
-	untrusted.Config.ErrorLog = discardLog
+	untrusted := newOry(t, kratos)
+	untrusted.StartTLS()
 	for _, tt := range []struct{ name, oryURL, wantReason string }{
 		{"nobody listens", closed.URL, "dial tcp "},
 		{"https to an http port", strings.Replace(plain.URL, "http:", "https:", 1), "http: server gave HTTP response to HTTPS client"},
@@ -338,15 +337,14 @@ func TestWrongWayToOry(t *testing.T) {
 
 // The app speaks HTTP/1.1 to an Ory that offers HTTP/2 too.
 func TestHTTP1ToOry(t *testing.T) {
-	fake := httptest.NewUnstartedServer(oryHandler(t, func(w http.ResponseWriter, r *http.Request) {
+	fake := newOry(t, func(w http.ResponseWriter, r *http.Request) {
 		if got, want := r.Proto, "HTTP/1.1"; got != want {
 			t.Errorf("Ory was asked by %s, want %s", got, want)
 		}
 		kratos(w, r)
-	}))
+	})
 	fake.EnableHTTP2 = true
 	fake.StartTLS()
-	t.Cleanup(fake.Close)
 	app := &App{ory: newOryClient(fake.URL)}
 	roots := x509.NewCertPool()
 	roots.AddCert(fake.Certificate())
@@ -830,10 +828,17 @@ func BenchmarkLogout(b *testing.B) {
 
 func benchmarkLogout(b *testing.B, delay time.Duration, clients int) {
 	const rounds = 7
-	fake := startOry(b, func(w http.ResponseWriter, r *http.Request) {
+	fake := newOry(b, func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(delay)
 		kratos(w, r)
 	})
+	var conns atomic.Int64 // accepted so far
+	fake.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	fake.Start()
 	type contestant struct {
 		name, addr string
 		want       int // status
@@ -864,10 +869,10 @@ func benchmarkLogout(b *testing.B, delay time.Duration, clients int) {
 		for _, c := range contestants {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			conns, start := fake.conns.Load(), time.Now()
+			connsBefore, start := conns.Load(), time.Now()
 			run(c, n)
 			c.rates = append(c.rates, float64(n)/time.Since(start).Seconds())
-			c.connsPerOp = append(c.connsPerOp, float64(fake.conns.Load()-conns)/float64(n))
+			c.connsPerOp = append(c.connsPerOp, float64(conns.Load()-connsBefore)/float64(n))
 			runtime.ReadMemStats(&after)
 			c.allocs = append(c.allocs, float64(after.Mallocs-before.Mallocs)/float64(n))
 		}
@@ -1105,28 +1110,19 @@ func (ln memoryListener) dial(context.Context, string, string) (net.Conn, error)
 	return client, nil
 }
 
-// fakeOry is an Ory on the network.
-type fakeOry struct {
-	*httptest.Server
-	conns atomic.Int64 // accepted so far
-}
-
-func startOry(t testing.TB, answer http.HandlerFunc) *fakeOry {
-	t.Helper()
-	fake := &fakeOry{Server: httptest.NewUnstartedServer(oryHandler(t, answer))}
-	fake.Config.ErrorLog = discardLog
-	fake.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			fake.conns.Add(1)
-		}
-	}
-	fake.Start()
+// newOry returns an Ory on the network, to be started. Its clients may be wrong on purpose.
+func newOry(t testing.TB, answer http.HandlerFunc) *httptest.Server {
+	fake := httptest.NewUnstartedServer(oryHandler(t, answer))
+	fake.Config.ErrorLog = log.New(io.Discard, "", 0)
 	t.Cleanup(fake.Close)
 	return fake
 }
 
-// discardLog is for a server whose clients are wrong on purpose.
-var discardLog = log.New(io.Discard, "", 0)
+func startOry(t testing.TB, answer http.HandlerFunc) *httptest.Server {
+	fake := newOry(t, answer)
+	fake.Start()
+	return fake
+}
 
 // serveTCP starts srv on a free port of the loopback, until the test ends.
 func serveTCP(t testing.TB, srv *http.Server) *httptest.Server {
