@@ -212,9 +212,13 @@ func TestLogoutIsTheUsersDoing(t *testing.T) {
 	for _, tt := range tests {
 		bubble(t, tt.name, func(t *testing.T) {
 			asked := false
-			resp := get(newApp(t, func(w http.ResponseWriter, r *http.Request) {
+			app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
 				asked = true
 				kratos(w, r)
+			})
+			resp := get(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Security-Policy", "default-src 'self'") // the app's own
+				app.ServeHTTP(w, r)
 			}), "GET", "/logout", tt.header())
 
 			checkHeader(t, resp, "Cache-Control", "no-store")
@@ -231,7 +235,9 @@ func TestLogoutIsTheUsersDoing(t *testing.T) {
 			// From the page, a user who meant it is one click from signing out; one in another site's frame is not.
 			checkHeader(t, resp, "Location", "")
 			checkHeader(t, resp, "Content-Type", "text/html; charset=utf-8")
-			checkHeader(t, resp, "Content-Security-Policy", "frame-ancestors 'none'")
+			if got, want := resp.Header()["Content-Security-Policy"], []string{"default-src 'self'", "frame-ancestors 'none'"}; !slices.Equal(got, want) {
+				t.Errorf("got Content-Security-Policy %q, want %q", got, want)
+			}
 			if want := `<a href="" target="_top" referrerpolicy="same-origin">Logout</a>`; !strings.Contains(resp.Body.String(), want) {
 				t.Errorf("got a page without %s:\n%s", want, resp.Body)
 			}
@@ -1011,7 +1017,7 @@ func startProgram(t *testing.T, oryURL string, env ...string) (cmd *exec.Cmd, ap
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
-	listening := regexp.MustCompile(`url=(http://localhost:\d+) `)
+	listening := regexp.MustCompile(`^level=INFO msg=listening url=(http://localhost:\d+) `)
 	waitFor(t, "the program to listen", func() bool { return listening.MatchString(log.String()) })
 	return cmd, listening.FindStringSubmatch(log.String())[1], log
 }
