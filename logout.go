@@ -198,9 +198,9 @@ func logRefusal(r *http.Request, returnTo string, resp *http.Response) {
 	id, _ := oryError(resp)
 	var host string
 	if u, err := url.Parse(returnTo); err == nil {
-		host = logCut(u.Host)
+		host = u.Host
 	}
-	slog.WarnContext(r.Context(), "return_to refused", "status", oryStatus(resp), "id", id, "host", host)
+	slog.WarnContext(r.Context(), "return_to refused", "status", oryStatus(resp), "id", logCut(id), "host", logCut(host))
 }
 
 // logOryFailure logs msg, and why resp and err, as client-go returned them, are of no use to r.
@@ -213,7 +213,7 @@ func logOryFailure(r *http.Request, msg string, resp *http.Response, err error) 
 		slog.InfoContext(r.Context(), "no session")
 		return
 	}
-	slog.ErrorContext(r.Context(), msg, "status", oryStatus(resp), "reason", oryReason(resp, err))
+	slog.ErrorContext(r.Context(), msg, "status", oryStatus(resp), "reason", logCut(oryReason(resp, err)))
 }
 
 // oryReason returns why resp and err are of no use, in words that may be logged: Ory's own, or those of errors that
@@ -231,9 +231,9 @@ func oryReason(resp *http.Response, err error) string {
 	case err == errUpgrade, err == http.ErrSchemeMismatch:
 		return err.Error()
 	case errors.As(err, &netErr):
-		return logCut(netErr.Error())
+		return netErr.Error()
 	case errors.As(err, &certErr):
-		return logCut(certErr.Error())
+		return certErr.Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "Ory closed the connection"
 	}
@@ -247,7 +247,7 @@ func oryError(resp *http.Response) (id, reason string) {
 	}
 	var answer struct{ Error struct{ ID, Reason string } }
 	json.NewDecoder(resp.Body).Decode(&answer) // client-go has read the body, and put it back
-	return logCut(answer.Error.ID), logCut(answer.Error.Reason)
+	return answer.Error.ID, answer.Error.Reason
 }
 
 // logCut returns the first 200 bytes of s, which may be as long as the sender likes.
