@@ -22,8 +22,8 @@ import (
 // oryTimeout is how long Ory may take over one click on Logout.
 const oryTimeout = 3 * time.Second
 
-// maxAnswer is how many bytes the app reads of the header of Ory's answer, and of its body.
-const maxAnswer = 1 << 20
+// maxOryAnswer is how many bytes the app reads of the header of Ory's answer, and of its body.
+const maxOryAnswer = 1 << 20
 
 // newOryClient returns the client that logoutHandler needs. baseURL is Ory's public URL, http or https.
 func newOryClient(baseURL string) *ory.APIClient {
@@ -40,7 +40,7 @@ func newOryClient(baseURL string) *ory.APIClient {
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
 			TLSHandshakeTimeout:    10 * time.Second,
-			MaxResponseHeaderBytes: maxAnswer,
+			MaxResponseHeaderBytes: maxOryAnswer,
 			MaxIdleConnsPerHost:    math.MaxInt, // With the default, two, a busy app opens a new one for most logouts.
 			IdleConnTimeout:        90 * time.Second,
 		}},
@@ -53,9 +53,9 @@ func newOryClient(baseURL string) *ory.APIClient {
 // oryTransport is a RoundTripper for an Ory that may answer anything.
 type oryTransport struct{ *http.Transport }
 
-var errUpgrade = errors.New("answered 101 Switching Protocols")
+var errOryUpgrade = errors.New("answered 101 Switching Protocols")
 
-// RoundTrip returns an answer whose body is an error beyond maxAnswer bytes, decompressed. 101 is an error,
+// RoundTrip returns an answer whose body is an error beyond maxOryAnswer bytes, decompressed. 101 is an error,
 // as its body is the connection, and no context ends a read from that.
 func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.Transport.RoundTrip(r)
@@ -64,9 +64,9 @@ func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		resp.Body.Close()
-		return nil, errUpgrade
+		return nil, errOryUpgrade
 	}
-	resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
+	resp.Body = http.MaxBytesReader(nil, resp.Body, maxOryAnswer)
 	return resp, nil
 }
 
@@ -87,7 +87,7 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		// Not a redirect: a browser may keep the answer to a prefetch and use it for the real click.
 		w.WriteHeader(http.StatusForbidden)
-		io.WriteString(w, refusedPage)
+		io.WriteString(w, logoutRefusedPage)
 		return
 	}
 	// http.Redirect would escape the URL, and repeat it in a body.
@@ -95,8 +95,8 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// pageHead begins a page whose links are buttons.
-const pageHead = `<!doctype html>
+// logoutPageHead begins a page whose links are buttons.
+const logoutPageHead = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -110,9 +110,9 @@ const pageHead = `<!doctype html>
 </style>
 `
 
-// refusedPage links to its own URL, return_to and all, with what makes a click there the user's own doing in every app:
+// logoutRefusedPage links to its own URL, return_to and all, with what makes a click there the user's own doing in every app:
 // Turbo, htmx and the like leave a link with a target to the browser, and userNavigation may need the Referer.
-const refusedPage = pageHead + `<title>Logout</title>
+const logoutRefusedPage = logoutPageHead + `<title>Logout</title>
 <h1>Do you want to sign out?</h1>
 <p>This did not look like a click on Logout in this app, so you were not signed out.
 <p><a href="" target="_top" referrerpolicy="same-origin">Logout</a>
@@ -148,7 +148,7 @@ func userNavigation(r *http.Request) bool {
 // logoutURL returns the logout URL of a new Ory logout flow for the session in r's cookies, or "/" if
 // Ory gives none within oryTimeout.
 func (app *App) logoutURL(r *http.Request) string {
-	cookie := cookieHeader(r)
+	cookie := oryCookies(r)
 	if cookie == "" {
 		return "/" // Nobody to sign out. Asking Ory would use up the rate limit that sign-in shares.
 	}
@@ -174,8 +174,8 @@ func (app *App) logoutURL(r *http.Request) string {
 	return flow.LogoutUrl
 }
 
-// cookieHeader returns r's Cookie header. A proxy may have split it: RFC 9113, 8.2.3.
-func cookieHeader(r *http.Request) string {
+// oryCookies returns r's Cookie header. A proxy may have split it: RFC 9113, 8.2.3.
+func oryCookies(r *http.Request) string {
 	return strings.Join(r.Header["Cookie"], "; ")
 }
 
@@ -228,7 +228,7 @@ func oryReason(resp *http.Response, err error) string {
 	var netErr net.Error
 	var certErr *tls.CertificateVerificationError
 	switch {
-	case err == errUpgrade, err == http.ErrSchemeMismatch:
+	case err == errOryUpgrade, err == http.ErrSchemeMismatch:
 		return err.Error()
 	case errors.As(err, &netErr):
 		return netErr.Error()

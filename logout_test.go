@@ -726,7 +726,7 @@ func FuzzLogout(f *testing.F) {
 					asked++
 					io.WriteString(server, raw)
 					if endless {
-						io.CopyN(server, spaces{}, 2*maxAnswer)
+						io.CopyN(server, spaces{}, 2*maxOryAnswer)
 						io.Copy(io.Discard, server) // hangs until the app gives up
 					}
 				}()
@@ -1205,7 +1205,7 @@ var notFlows = []notFlow{
 	{name: "hangs in the body", raw: rawJSON(200, flowJSON(logoutURL))[:150], hangs: true, wantStatus: 200, wantReason: "context deadline exceeded"},
 	{name: "hangs up", wantReason: "Ory closed the connection"},
 	{name: "hangs up in the body", raw: rawJSON(200, flowJSON(logoutURL))[:150], wantStatus: 200, wantReason: "Ory closed the connection"},
-	{name: "flow, and then more than 1 MiB", raw: rawJSON(200, flowJSON(logoutURL)+strings.Repeat(" ", maxAnswer)), wantStatus: 200},
+	{name: "flow, and then more than 1 MiB", raw: rawJSON(200, flowJSON(logoutURL)+strings.Repeat(" ", maxOryAnswer)), wantStatus: 200},
 	{name: "not HTTP", raw: logoutURL},
 	{name: "bad header", raw: "HTTP/1.1 200 OK\r\nSECRET-TOKEN\r\n\r\n"},
 	{name: "garbage", raw: rawJSON(200, flowJSON(logoutURL)[1:]), wantStatus: 200},

@@ -105,7 +105,7 @@ func newServer(h http.Handler) *http.Server {
 }
 
 // homePage reloads itself when the Back button brings it back as it was, as WebKit does on http in spite of no-store.
-var homePage = template.Must(template.New("home").Parse(pageHead + `<title>Ory logout</title>
+var homePage = template.Must(template.New("home").Parse(logoutPageHead + `<title>Ory logout</title>
 <h1>{{.State}}</h1>
 {{with .Text}}<p>{{.}}{{end}}
 <p><a href="{{.Href}}" target="_top">{{.Link}}</a>
@@ -118,7 +118,7 @@ func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 	oryURL := app.ory.GetConfig().Servers[0].URL
 	page := struct{ State, Text, Link, Href string }{"You are signed out.", "", "Sign in", oryURL + "/self-service/login/browser"}
 
-	if cookie := cookieHeader(r); cookie != "" {
+	if cookie := oryCookies(r); cookie != "" {
 		// Half of a logout's time: a click that ends here is answered within 5 seconds in all.
 		ctx, cancel := context.WithTimeout(r.Context(), oryTimeout/2)
 		defer cancel()
