@@ -38,10 +38,10 @@ func newOryClient(baseURL string) *ory.APIClient {
 		Transport: oryTransport{&http.Transport{
 			Protocols:              &http1,
 			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
+			DialContext:            (&net.Dialer{Timeout: 30 * time.Second}).DialContext, // A dial outlives its request.
 			TLSHandshakeTimeout:    10 * time.Second,
 			MaxResponseHeaderBytes: maxOryAnswer,
-			MaxIdleConnsPerHost:    math.MaxInt, // With the default, two, a busy app opens a new one for most logouts.
+			MaxIdleConnsPerHost:    math.MaxInt, // With the default, 2, most logouts of a busy app open a connection.
 			IdleConnTimeout:        90 * time.Second,
 		}},
 		// Followed, a redirect takes the user's cookies to other ports and subdomains of Ory's host.
@@ -55,8 +55,8 @@ type oryTransport struct{ *http.Transport }
 
 var errOryUpgrade = errors.New("answered 101 Switching Protocols")
 
-// RoundTrip returns an answer whose body is an error beyond maxOryAnswer bytes, decompressed. 101 is an error,
-// as its body is the connection, and no context ends a read from that.
+// RoundTrip returns an answer whose body, decompressed, fails after maxOryAnswer bytes. 101 is an error, as its
+// body is the connection, and no context ends a read from that.
 func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.Transport.RoundTrip(r)
 	if err != nil {
@@ -82,15 +82,15 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !userNavigation(r) {
-		// In a frame, another site could have the page's link clicked.
+		// Beside the app's own policy: in a frame, another site could have the page's link clicked.
 		w.Header().Add("Content-Security-Policy", "frame-ancestors 'none'")
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		// Not a redirect: a browser may keep the answer to a prefetch and use it for the real click.
+		// Not a redirect: a browser may keep one that answers a prefetch, and use it for the real click.
 		w.WriteHeader(http.StatusForbidden)
 		io.WriteString(w, logoutRefusedPage)
 		return
 	}
-	// http.Redirect would escape the URL, and repeat it in a body.
+	// http.Redirect would escape what is not ASCII, and repeat the URL in a body.
 	w.Header().Set("Location", app.logoutURL(r))
 	w.WriteHeader(http.StatusSeeOther)
 }
@@ -119,15 +119,16 @@ const logoutRefusedPage = logoutPageHead + `<title>Logout</title>
 `
 
 // userNavigation reports whether r may be the user's own doing: a top-level navigation that no other site
-// started, and no prefetch or prerender. Ory's session cookie, which is SameSite=Lax, comes with all of these.
-// https://www.w3.org/TR/fetch-metadata/
+// started, and no prefetch or prerender. The session cookie does not tell: being SameSite=Lax, it also comes with
+// another site's links, and with images, frames and prefetches of the same site. https://www.w3.org/TR/fetch-metadata/
 //
 // It passes links of the same site; scripts that set location without a gesture, as idle timeouts do; and
-// requests without Fetch Metadata, which browsers send on https and localhost only.
+// requests without Fetch Metadata, as browsers send it on https and localhost only.
 func userNavigation(r *http.Request) bool {
 	h := r.Header
 	site, dest := h.Get("Sec-Fetch-Site"), h.Get("Sec-Fetch-Dest")
-	// Of the requests without a destination, only a navigation that a service worker passes on asks for an upgrade.
+	// Of what has no destination, browsers ask for an upgrade only in a navigation that a service worker passes on.
+	// (So may a script of the app's own origin. One of another origin needs a preflight, and is answered 405.)
 	passedOn := dest == "empty" && h.Get("Upgrade-Insecure-Requests") == "1"
 	switch {
 	case h.Get("Sec-Purpose") != "", h.Get("Purpose") != "", h.Get("X-Moz") != "": // prefetch, prerender
@@ -139,8 +140,8 @@ func userNavigation(r *http.Request) bool {
 	case h.Get("Sec-Fetch-Mode") != "same-origin":
 		return true
 	}
-	// So Firefox calls what a service worker passes on, another site's link too. Only the Referer tells which page
-	// led here: another site can leave it out, but not forge it.
+	// Firefox gives this mode to all navigations that a service worker passes on, and calls their site same-origin.
+	// Only the Referer tells which page led here: another site can leave it out, but not forge it.
 	referer, err := url.Parse(r.Referer())
 	return err == nil && referer.Hostname() == (&url.URL{Host: r.Host}).Hostname()
 }
@@ -162,7 +163,7 @@ func (app *App) logoutURL(r *http.Request) string {
 	}
 	flow, resp, err := request.Execute()
 	if status := oryStatus(resp); returnTo != "" && status/100 == 4 && status != http.StatusUnauthorized && status != http.StatusTooManyRequests {
-		// Ory, or a proxy before it, refuses return_to. The user clicked Logout all the same, and must not stay signed in.
+		// Ory, or a proxy in front of it, refuses return_to. The user clicked Logout all the same, and must not stay signed in.
 		logRefusal(r, returnTo, resp)
 		flow, resp, err = plain.Execute()
 	}
@@ -181,7 +182,7 @@ func oryCookies(r *http.Request) string {
 
 // isHTTPURL reports whether s is an absolute http or https URL that a Location header carries unchanged.
 func isHTTPURL(s string) bool {
-	u, err := url.Parse(s) // which refuses line breaks
+	u, err := url.Parse(s) // which refuses control characters
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && !strings.Contains(s, " ")
 }
 
@@ -216,13 +217,13 @@ func logOryFailure(r *http.Request, msg string, resp *http.Response, err error) 
 	slog.ErrorContext(r.Context(), msg, "status", oryStatus(resp), "reason", logCut(oryReason(resp, err)))
 }
 
-// oryReason returns why resp and err are of no use, in words that may be logged: Ory's own, or those of errors that
-// hold nothing of the request and the answer. The texts of all others may quote URLs, headers and bodies.
+// oryReason returns why resp and err are of no use, in words that may be logged: Ory's own, or those of errors about
+// the connection. The texts of all others may quote URLs, headers and bodies.
 func oryReason(resp *http.Response, err error) string {
 	if _, reason := oryError(resp); reason != "" {
 		return reason
 	}
-	if urlErr, ok := err.(*url.Error); ok { // as http.Client returns all errors, with the URL
+	if urlErr, ok := err.(*url.Error); ok { // of http.Client: itself a net.Error, but its text has the URL
 		err = urlErr.Err
 	}
 	var netErr net.Error

@@ -28,7 +28,7 @@ import (
 	ory "github.com/ory/client-go"
 )
 
-// App is the web app. It keeps no state: any number of copies can stand behind a load balancer.
+// App is the web app. It keeps nothing about users: any number of copies can stand behind a load balancer.
 type App struct {
 	ory *ory.APIClient
 }
@@ -77,14 +77,13 @@ func serve(ctx context.Context, ln net.Listener, srv *http.Server) error {
 	return nil
 }
 
-// logTo makes slog write to w, and nothing else log: to package log, net/http's client writes what a server sends
-// unasked, which may be a logout URL.
+// logTo makes slog write to w, and silences package log: there, net/http's client writes what a server sends unasked,
+// which may be a logout URL.
 func logTo(w io.Writer) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(w, nil)))
 	log.SetOutput(io.Discard) // SetDefault had it write to slog
 }
 
-// routes returns the app's handler.
 func (app *App) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", app.homeHandler)
@@ -119,7 +118,7 @@ func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 	page := struct{ State, Text, Link, Href string }{"You are signed out.", "", "Sign in", oryURL + "/self-service/login/browser"}
 
 	if cookie := oryCookies(r); cookie != "" {
-		// Half of a logout's time: a click that ends here is answered within 5 seconds in all.
+		// Half of a logout's time: even if Ory hangs, a click on Logout shows this page within 5 seconds.
 		ctx, cancel := context.WithTimeout(r.Context(), oryTimeout/2)
 		defer cancel()
 		session, resp, err := app.ory.FrontendAPI.ToSession(ctx).Cookie(cookie).Execute()
