@@ -236,7 +236,7 @@ func oryReason(resp *http.Response, err error) string {
 	case errors.As(err, &certErr):
 		return certErr.Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "Ory closed the connection"
+		return "Ory's answer ended early"
 	}
 	return "no usable answer"
 }
