@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: 0BSD
 
+//go:build go1.24
+
 package main
 
 import (
