@@ -6,9 +6,11 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"html/template"
 	"io"
 	"log/slog"
 	"math"
@@ -61,6 +63,9 @@ var errOryUpgrade = errors.New("answered 101 Switching Protocols")
 // body is the connection, and no context ends a read from that.
 func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.Transport.RoundTrip(r)
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.CloseIdleConnections() // If this one is dead, they may be too: each would fail one more click.
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -84,12 +89,7 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !userNavigation(r) {
-		// Beside the app's own policy: in a frame, another site could have the page's link clicked.
-		w.Header().Add("Content-Security-Policy", "frame-ancestors 'none'")
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		// Not a redirect: a browser may keep one that answers a prefetch, and use it for the real click.
-		w.WriteHeader(http.StatusForbidden)
-		io.WriteString(w, logoutRefusedPage)
+		refuseLogout(w, r)
 		return
 	}
 	// http.Redirect would escape what is not ASCII, and repeat the URL in a body.
@@ -112,13 +112,28 @@ const logoutPageHead = `<!doctype html>
 </style>
 `
 
-// logoutRefusedPage links to its own URL, return_to and all, with what makes a click there the user's own doing in every app:
-// Turbo, htmx and the like leave a link with a target to the browser, and userNavigation may need the Referer.
-const logoutRefusedPage = logoutPageHead + `<title>Logout</title>
+// logoutRefusedPage has a link that Turbo, htmx and the like leave to the browser, as it has a target.
+var logoutRefusedPage = template.Must(template.New("").Parse(logoutPageHead + `<title>Logout</title>
 <h1>Do you want to sign out?</h1>
 <p>This did not look like a click on Logout in this app, so you were not signed out.
-<p><a href="" target="_top" referrerpolicy="same-origin">Logout</a>
-`
+<p><a href="{{.}}" target="_top" referrerpolicy="same-origin">Logout</a>
+`))
+
+// logoutConfirm names a cookie, and the query parameter that is equal to it in the link of logoutRefusedPage alone.
+const logoutConfirm = "logout_confirm"
+
+// refuseLogout answers 403 with a page that links to r's own URL, return_to and all.
+func refuseLogout(w http.ResponseWriter, r *http.Request) {
+	secret, query := rand.Text(), r.URL.Query()
+	query.Set(logoutConfirm, secret)
+	http.SetCookie(w, &http.Cookie{Name: logoutConfirm, Value: secret, MaxAge: 600, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	// Beside the app's own policy: in a frame, another site could have the page's link clicked.
+	w.Header().Add("Content-Security-Policy", "frame-ancestors 'none'")
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	// Not a redirect: a browser may keep one that answers a prefetch, and use it for the real click.
+	w.WriteHeader(http.StatusForbidden)
+	logoutRefusedPage.Execute(w, "?"+query.Encode())
+}
 
 // userNavigation reports whether r may be the user's own doing: a top-level navigation that no other site
 // started, and no prefetch or prerender. The session cookie does not tell: being SameSite=Lax, it also comes with
@@ -128,24 +143,28 @@ const logoutRefusedPage = logoutPageHead + `<title>Logout</title>
 // requests without Fetch Metadata, as browsers send it on https and localhost only.
 func userNavigation(r *http.Request) bool {
 	h := r.Header
-	site, dest := h.Get("Sec-Fetch-Site"), h.Get("Sec-Fetch-Dest")
+	site, mode, dest := h.Get("Sec-Fetch-Site"), h.Get("Sec-Fetch-Mode"), h.Get("Sec-Fetch-Dest")
 	// Of what has no destination, browsers ask for an upgrade only in a navigation that a service worker passes on.
 	// (So may a script of the app's own origin. One of another origin needs a preflight, and is answered 405.)
 	passedOn := dest == "empty" && h.Get("Upgrade-Insecure-Requests") == "1"
+	confirm, err := r.Cookie(logoutConfirm)
 	switch {
 	case h.Get("Sec-Purpose") != "", h.Get("Purpose") != "", h.Get("X-Moz") != "": // prefetch, prerender
 		return false
+	case err == nil && confirm.Value != "" && confirm.Value == r.URL.Query().Get(logoutConfirm):
+		return true // the link of logoutRefusedPage, whatever a service worker makes of the request
 	case site != "" && site != "none" && site != "same-origin" && site != "same-site":
 		return false
 	case dest != "" && dest != "document" && !passedOn:
 		return false
-	case h.Get("Sec-Fetch-Mode") != "same-origin":
+	case site != "same-origin", (mode == "" || mode == "navigate") && h.Get("Service-Worker-Navigation-Preload") == "":
 		return true
 	}
-	// Firefox gives this mode to all navigations that a service worker passes on, and calls their site same-origin.
-	// Only the Referer tells which page led here: another site can leave it out, but not forge it.
+	// Firefox calls all that a service worker passes on same-origin, and so does every browser what a worker rebuilds.
+	// Only the Referer tells which page led here: another site can leave it out, but not forge it. If it is the worker's
+	// script, it tells nothing.
 	referer, err := url.Parse(r.Referer())
-	return err == nil && referer.Hostname() == (&url.URL{Host: r.Host}).Hostname()
+	return err == nil && strings.EqualFold(referer.Hostname(), (&url.URL{Host: r.Host}).Hostname()) && !strings.HasSuffix(referer.Path, ".js")
 }
 
 // logoutURL returns the logout URL of a new Ory logout flow for the session in r's cookies, or "/" if
@@ -237,8 +256,10 @@ func oryReason(resp *http.Response, err error) string {
 		return netErr.Error()
 	case errors.As(err, &certErr):
 		return certErr.Error()
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "Ory's answer ended early"
+	case errors.Is(err, io.EOF):
+		return "Ory closed the connection"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "Ory's answer broke off"
 	}
 	return "no usable answer"
 }
