@@ -14,6 +14,7 @@ tool github.com/ory/kratos
 require (
 	github.com/chromedp/cdproto v0.159.2
 	github.com/chromedp/chromedp v0.23.0
+	github.com/coder/websocket v1.8.15
 )
 
 require (

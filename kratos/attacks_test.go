@@ -1,0 +1,160 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/preload"
+)
+
+// attack is a page that tries to sign out a user who is led to it and, at the most, clicks there.
+type attack struct {
+	kind      string
+	crossSite bool   // the page is on another site than the app, or on another port of the same
+	body      string // of the page; LOGOUT is the logout URL, COUNT the value of its n
+	click     bool
+	navigates bool   // the browser leaves the page
+	only      string // the engines that have it, if not all
+	unsent    string // why Chromium does not ask for LOGOUT at all, in its own words
+	sample    bool   // Ory's sample signs the user out
+}
+
+var attacks = []attack{
+	{kind: "link", crossSite: true, body: `<a href="LOGOUT">Kittens</a>`, click: true, navigates: true, sample: true},
+	{kind: "form", crossSite: true, body: `<form action="LOGOUT"><input type="hidden" name="n" value="COUNT"><button>Kittens</button></form>`, click: true, navigates: true, sample: true},
+	{kind: "script", crossSite: true, body: `<script>location = "LOGOUT"</script>`, navigates: true, sample: true},
+	{kind: "meta refresh", crossSite: true, body: `<meta http-equiv="refresh" content="0; url=LOGOUT">`, navigates: true, sample: true},
+	{kind: "img", crossSite: true, body: `<img src="LOGOUT">`},
+	{kind: "style sheet", crossSite: true, body: `<link rel="stylesheet" href="LOGOUT">`},
+	{kind: "iframe", crossSite: true, body: `<iframe src="LOGOUT"></iframe>`},
+	{kind: "fetch", crossSite: true, body: `<script>fetch("LOGOUT", {mode: "no-cors", credentials: "include"})</script>`},
+	{kind: "link rel=prefetch", crossSite: true, body: `<link rel="prefetch" href="LOGOUT">`},
+	{kind: "speculation-rules prefetch", crossSite: true, only: "chromium", body: prefetchRules, unsent: string(preload.PrefetchStatusPrefetchNotEligibleUserHasCookies)},
+	{kind: "speculation-rules prerender", crossSite: true, only: "chromium", body: prerenderRules, unsent: string(preload.PrerenderFinalStatusCrossSiteNavigationInInitialNavigation)},
+	{kind: "img", body: `<img src="LOGOUT">`, sample: true},
+	{kind: "style sheet", body: `<link rel="stylesheet" href="LOGOUT">`, sample: true},
+	{kind: "iframe", body: `<iframe src="LOGOUT"></iframe>`, sample: true},
+	{kind: "fetch", body: `<script>fetch("LOGOUT", {mode: "no-cors", credentials: "include"})</script>`, sample: true},
+	{kind: "link rel=prefetch", body: `<link rel="prefetch" href="LOGOUT">`, sample: true},
+	{kind: "speculation-rules prefetch", only: "chromium", body: prefetchRules, sample: true},
+	{kind: "speculation-rules prerender", only: "chromium", body: prerenderRules, sample: true},
+}
+
+// run runs the attack on the logout route of site, from one of two other sites. It returns the status with which
+// site has answered, or 0 if Chromium has said that it does not send the request.
+func (a attack) run(u *user, site string) (status int) {
+	u.t.Helper()
+	logout, n := uniqueLogout(site)
+	page := sameSite
+	if a.crossSite {
+		page = crossSite
+	}
+	unsent := func() bool { return false }
+	if a.unsent != "" {
+		preloads := preloads(u)
+		unsent = func() bool { return strings.Contains(preloads(), a.unsent) }
+	}
+	u.openHTML(page, strings.NewReplacer("LOGOUT", logout, "COUNT", fmt.Sprint(n)).Replace(a.body))
+	if a.click {
+		u.clickLink()
+	}
+	waitFor(u.t, "the attack to reach "+logout, func() bool {
+		status = visits.last(logout).status
+		return status != 0 || unsent()
+	})
+	if a.navigates {
+		waitFor(u.t, "the next page", func() bool {
+			there, err := u.tab.eval(`document.readyState + " " + location.href`)
+			return err == nil && strings.HasPrefix(there, "complete ") && !strings.HasPrefix(there, "complete "+page)
+		})
+	}
+	return status
+}
+
+func (a attack) name() string {
+	name := a.kind + " on a same-site page"
+	if a.crossSite {
+		name = a.kind + " on another site"
+	}
+	if a.unsent != "" {
+		name += ", which Chromium does not send"
+	}
+	return name
+}
+
+func testAttacks(t *testing.T, engine string, b browser) {
+	for _, attack := range attacks {
+		if attack.only != "" && !strings.Contains(attack.only, engine) {
+			continue
+		}
+		t.Run(attack.name(), func(t *testing.T) {
+			u := newUser(t, engine, b)
+			want := http.StatusForbidden
+			if attack.unsent != "" {
+				want = 0
+			}
+			if got := attack.run(u, appURL); got != want {
+				t.Errorf("got status %d, want %d", got, want)
+			}
+			u.open(appURL)
+			u.waitFor(appURL+"/", signedIn)
+			u.checkSignedIn()
+			u.clickLink()
+			u.checkSignedOut(appURL + "/")
+		})
+	}
+}
+
+// The control: the same attacks do sign out the user of an app with Ory's sample, so the tests above can see a logout.
+func testAttacksOnSample(t *testing.T, engine string, b browser) {
+	if engine != "chromium" {
+		t.Skip("one engine is enough")
+	}
+	sampleURL := serveSample(t)
+	for _, attack := range attacks {
+		t.Run(attack.name(), func(t *testing.T) {
+			u := newUser(t, engine, b)
+			if got := attack.run(u, sampleURL); got != http.StatusSeeOther && attack.unsent == "" {
+				t.Errorf("got status %d, want %d", got, http.StatusSeeOther)
+			}
+			if !attack.sample {
+				u.open(appURL)
+				u.checkSignedIn()
+				return
+			}
+			waitFor(t, "the session to end", func() bool {
+				status, err := shared.whoami(u.session)
+				return err == nil && status == http.StatusUnauthorized
+			})
+		})
+	}
+}
+
+// serveSample serves a logout route on another port of localhost that does what Ory's sample does, and no more.
+func serveSample(t *testing.T) (sampleURL string) {
+	t.Helper()
+	port := freePort()
+	if err := serve(port, visits.in(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		req, _ := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/self-service/logout/browser", shared.KratosPort), nil)
+		req.Header.Set("Accept", "application/json")
+		req.Header.Set("Cookie", r.Header.Get("Cookie"))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			http.Redirect(w, r, "/", http.StatusSeeOther)
+			return
+		}
+		defer resp.Body.Close()
+		var flow struct {
+			LogoutURL string `json:"logout_url"`
+		}
+		json.NewDecoder(resp.Body).Decode(&flow)
+		http.Redirect(w, r, cmp.Or(flow.LogoutURL, "/"), http.StatusSeeOther)
+	}))); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("http://localhost:%d", port)
+}

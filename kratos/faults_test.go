@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// startWithDatabase starts a stack whose sessions survive the end of its Kratos. It returns what it logs.
+func startWithDatabase(t *testing.T) (s *stack, log *os.File) {
+	t.Helper()
+	dir := t.TempDir()
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = newStack("sqlite://" + filepath.Join(dir, "kratos.sqlite") + "?_fk=true&_journal=WAL&_sync=OFF")
+	s.log = log
+	t.Cleanup(func() {
+		s.stop()
+		log.Close()
+	})
+	ctx := context.Background()
+	if out, err := command(ctx, kratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
+		t.Fatalf("migrating Kratos's database: %v\n%s", err, out)
+	}
+	if err := s.start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.startApp(ctx, s.AppPort); err != nil {
+		t.Fatal(err)
+	}
+	return s, log
+}
+
+// click clicks Logout, and returns where that leads.
+func (c *client) click(t *testing.T) (location string) {
+	t.Helper()
+	noRedirects := http.Client{Jar: c.Jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	start := time.Now()
+	resp, err := noRedirects.Get(fmt.Sprintf("http://localhost:%d/logout", c.s.AppPort))
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	resp.Body.Close()
+	if got, limit := time.Since(start), 5*time.Second; got > limit {
+		t.Errorf("got an answer after %v, want at most %v", got, limit)
+	}
+	if got, want := resp.StatusCode, http.StatusSeeOther; got != want {
+		t.Errorf("got status %d, want %d", got, want)
+	}
+	return resp.Header.Get("Location")
+}
+
+// retry calls f until it succeeds.
+func retry(t *testing.T, f func() error) {
+	t.Helper()
+	waitFor(t, "Kratos", func() bool { return f() == nil })
+}
+
+// Kratos is killed and started again while users click Logout all the time.
+func TestKratosFaults(t *testing.T) {
+	const users, kills, clicks = 32, 3, 20
+	s, log := startWithDatabase(t)
+
+	var ended, failed atomic.Int64 // clicks that ended a session, and that led to /
+	var secrets sync.Map
+	var writes sync.Mutex // SQLite has no more than one writer at a time
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range users {
+		wg.Go(func() {
+			c := newClient(s)
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+				}
+				if c.session() == "" {
+					writes.Lock()
+					c.signIn(demoPassword) // or in the next round, when Kratos is back
+					writes.Unlock()
+					continue
+				}
+				session := c.session()
+				secrets.Store(session, nil)
+				location := c.click(t)
+				if location == "/" {
+					failed.Add(1)
+					continue
+				}
+				secrets.Store(location, nil)
+				if rand.IntN(25) > 0 {
+					continue // an impatient user: the browser follows the last click
+				}
+				retry(t, func() error {
+					writes.Lock()
+					defer writes.Unlock()
+					_, _, err := c.get(location)
+					return err
+				})
+				retry(t, func() error {
+					got, err := s.whoami(session)
+					if err == nil && got != 401 {
+						t.Errorf("whoami after a logout: got %d, want 401", got)
+					}
+					return err
+				})
+				ended.Add(1)
+			}
+		})
+	}
+	for range kills {
+		before := ended.Load()
+		waitFor(t, "logouts", func() bool { return ended.Load() >= before+clicks })
+		witness := newClient(s)
+		retry(t, func() error { _, err := witness.signIn(demoPassword); return err })
+
+		s.kratos.Process.Kill()
+		<-s.kratos.ended
+		before = failed.Load()
+		waitFor(t, "failed logouts", func() bool { return failed.Load() >= before+clicks })
+		if page, landed, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.AppPort)); err != nil {
+			t.Error(err)
+		} else if !strings.HasSuffix(landed, "/") || !strings.Contains(page, unknown) {
+			t.Errorf("without Kratos, landed on %s, want /, and the page to say that it %s:\n%s", landed, unknown, page)
+		}
+		if err := s.startKratos(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		session := witness.session()
+		if _, _, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.AppPort)); err != nil {
+			t.Error(err)
+		}
+		checkWhoami(t, s, session, 401)
+	}
+	close(stop)
+	wg.Wait()
+	t.Logf("%d logouts, %d clicks without Kratos", ended.Load(), failed.Load())
+
+	logged, err := os.ReadFile(log.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(logged, []byte("logout failed")) {
+		t.Error("no failed logout is logged")
+	}
+	secrets.Range(func(secret, _ any) bool {
+		_, value, _ := strings.Cut(secret.(string), "=") // of the cookie, or of the logout URL's token
+		if bytes.Contains(logged, []byte(value)) {
+			t.Error("a session cookie or a logout token is logged")
+		}
+		return true
+	})
+}

@@ -1,0 +1,320 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"math/rand/v2"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What all tests share: a stack whose app is reached through a proxy, and pages on two sites: on localhost,
+// where the app is too, and on 127.0.0.1.
+var (
+	shared              *stack
+	appURL              string
+	sameSite, crossSite string
+	visits              record
+)
+
+// interrupted ends when the tests are interrupted.
+var interrupted context.Context
+
+func TestMain(m *testing.M) {
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) (code int) {
+	var stop context.CancelFunc
+	interrupted, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	shared = newStack("memory")
+	defer shared.stop()
+	if err := startShared(interrupted); err != nil {
+		fmt.Println("kratos:", err)
+		return 1
+	}
+	ended := make(chan int)
+	go func() { ended <- m.Run() }()
+	select {
+	case code := <-ended:
+		return code
+	case <-interrupted.Done():
+		closeBrowsers()
+		return 1
+	}
+}
+
+// startShared starts it all. The app itself is on a port that only the proxies know.
+func startShared(ctx context.Context) error {
+	if err := build(ctx); err != nil {
+		return err
+	}
+	if err := shared.start(ctx); err != nil {
+		return err
+	}
+	appPort = freePort()
+	if err := shared.startApp(ctx, appPort); err != nil {
+		return err
+	}
+	appURL = fmt.Sprintf("http://localhost:%d", shared.AppPort)
+	if err := serveApp(shared.AppPort, nil, nil); err != nil {
+		return err
+	}
+	port := freePort()
+	sameSite, crossSite = fmt.Sprintf("http://localhost:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port)
+	return serve(port, http.HandlerFunc(pageHandler))
+}
+
+var appPort int
+
+// serveApp serves the app on one more port of localhost, with pages of the test's beside the app's and header in
+// all answers of the app's.
+func serveApp(port int, header, pages map[string]string) error {
+	mux := http.NewServeMux()
+	mux.Handle("/", visits.in(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
+			r.Out.Host = r.In.Host // which the app compares with the Referer's
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			for name, value := range header {
+				resp.Header.Set(name, value)
+			}
+			return nil
+		},
+	}))
+	for path, body := range pages {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", cmp.Or(mime.TypeByExtension(filepath.Ext(path)), "text/html; charset=utf-8"))
+			io.WriteString(w, body)
+		})
+	}
+	// For scripts, as Kratos's session cookie is HttpOnly.
+	mux.HandleFunc("/test/cookie", func(w http.ResponseWriter, r *http.Request) {
+		if cookie, err := r.Cookie(sessionCookie); err == nil {
+			io.WriteString(w, cookie.String())
+		}
+	})
+	return serve(port, mux)
+}
+
+// pageHandler answers with what its query asks for: a body, a redirect, or a session cookie like Kratos's.
+func pageHandler(w http.ResponseWriter, r *http.Request) {
+	if to := r.FormValue("redirect"); to != "" {
+		http.Redirect(w, r, to, http.StatusFound)
+		return
+	}
+	if session := r.FormValue("session"); session != "" {
+		http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: session, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	io.WriteString(w, "<!doctype html><title>Page</title><body>"+r.FormValue("body"))
+}
+
+const sessionCookie = "ory_kratos_session"
+
+// serve serves h on a port of the loopback, until the program ends.
+func serve(port int, h http.Handler) error {
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err == nil {
+		go http.Serve(ln, h)
+	}
+	return err
+}
+
+func newStack(dsn string) *stack {
+	return &stack{AppPort: freePort(), KratosPort: freePort(), AdminPort: freePort(), SignInPort: freePort(), DSN: dsn}
+}
+
+// freePort returns a port that no program listens on, and that no outgoing connection takes.
+func freePort() int {
+	for {
+		port := 10000 + rand.IntN(20000)
+		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			ln.Close()
+			return port
+		}
+	}
+}
+
+// record is the last visit to each logout URL. Several goroutines may use it.
+type record struct{ byURL sync.Map }
+
+type visit struct {
+	status int         // of the answer
+	header http.Header // of the request
+}
+
+// in returns h, with its visits in r.
+func (r *record) in(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		sw := &statusWriter{ResponseWriter: w}
+		h.ServeHTTP(sw, req)
+		if req.URL.Path == "/logout" {
+			r.byURL.Store("http://"+req.Host+req.URL.String(), visit{sw.status, req.Header})
+		}
+	})
+}
+
+// last returns the last visit to url, or none if nobody has visited it.
+func (r *record) last(url string) visit {
+	v, _ := r.byURL.Load(url)
+	last, _ := v.(visit)
+	return last
+}
+
+var logoutCount atomic.Int64
+
+// uniqueLogout returns a logout URL of site, with a query n by which the record of visits can tell it from all others.
+func uniqueLogout(site string) (url string, n int64) {
+	n = logoutCount.Add(1)
+	return fmt.Sprintf("%s/logout?n=%d", site, n), n
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+const (
+	signedIn  = "You are signed in."
+	signedOut = "You are signed out."
+	unknown   = "could not be asked"
+)
+
+// client is a user with a cookie jar and without a browser.
+type client struct {
+	http.Client
+	s *stack
+}
+
+func newClient(s *stack) *client {
+	jar, _ := cookiejar.New(nil) // has no errors
+	return &client{http.Client{Jar: jar}, s}
+}
+
+// get returns the page that url leads to, and where that is.
+func (c *client) get(url string) (page, landed string, err error) {
+	resp, err := c.Get(url)
+	if err != nil {
+		return "", "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), resp.Request.URL.String(), err
+}
+
+var (
+	linkPattern   = regexp.MustCompile(`<a href="([^"]*)">(?:Sign in|Logout)</a>`)
+	formPattern   = regexp.MustCompile(`<form action="([^"]*)"`)
+	hiddenPattern = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+)
+
+// signIn follows the home page's link to the sign-in page, and sends its form. It returns the page after it.
+func (c *client) signIn(password string) (page string, err error) {
+	home := fmt.Sprintf("http://localhost:%d/", c.s.AppPort)
+	page, _, err = c.get(home)
+	if err != nil {
+		return "", err
+	}
+	link := linkPattern.FindStringSubmatch(page)
+	if link == nil || !strings.Contains(page, signedOut) {
+		return "", fmt.Errorf("no home page of a signed-out user:\n%s", page)
+	}
+	page, _, err = c.get(html.UnescapeString(link[1]))
+	if err != nil {
+		return "", err
+	}
+	form, hidden := formPattern.FindStringSubmatch(page), hiddenPattern.FindStringSubmatch(page)
+	if form == nil || hidden == nil {
+		return "", fmt.Errorf("no sign-in page:\n%s", page)
+	}
+	resp, err := c.PostForm(html.UnescapeString(form[1]), url.Values{
+		hidden[1]: {html.UnescapeString(hidden[2])}, "identifier": {demoEmail}, "password": {password}, "method": {"password"},
+	})
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+// session returns Kratos's session cookie, as a Cookie header has it, or "" if there is none.
+func (c *client) session() string {
+	for _, cookie := range c.Jar.Cookies(&url.URL{Scheme: "http", Host: "localhost", Path: "/"}) {
+		if cookie.Name == sessionCookie {
+			return cookie.String()
+		}
+	}
+	return ""
+}
+
+// whoami returns the status with which Kratos answers who has session, a Cookie header:
+// 200 if it is valid, 401 if it is not.
+func (s *stack) whoami(session string) (int, error) {
+	req, err := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/sessions/whoami", s.KratosPort), nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Cookie", session)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	return resp.StatusCode, nil
+}
+
+func checkWhoami(t *testing.T, s *stack, session string, want int) {
+	t.Helper()
+	if got, err := s.whoami(session); err != nil || got != want {
+		t.Errorf("whoami with the session's cookie: got %d, %v, want %d", got, err, want)
+	}
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	if err := poll(func() error {
+		if done() {
+			return nil
+		}
+		return errors.New("not yet")
+	}); err != nil {
+		t.Fatalf("waited in vain for %s", what)
+	}
+}
+
+// poll calls f until it succeeds, or for 30 seconds.
+func poll(f func() error) (err error) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if err = f(); err == nil {
+			return nil
+		}
+	}
+	return err
+}
