@@ -229,7 +229,7 @@ func (c *client) get(url string) (page, landed string, err error) {
 }
 
 var (
-	linkPattern   = regexp.MustCompile(`<a href="([^"]*)">(?:Sign in|Logout)</a>`)
+	linkPattern   = regexp.MustCompile(`<a href="([^"]*)"[^>]*>(?:Sign in|Logout)</a>`)
 	formPattern   = regexp.MustCompile(`<form action="([^"]*)"`)
 	hiddenPattern = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
 )
