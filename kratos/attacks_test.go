@@ -109,6 +109,31 @@ func testAttacks(t *testing.T, engine string, b browser) {
 	}
 }
 
+// The page of a refused logout, in another page's frame: a click on its link would be one on the app's own page.
+func testFrames(t *testing.T, engine string, b browser) {
+	for name, site := range map[string]string{"another site": crossSite, "a same-site page": sameSite} {
+		for click, ctrl := range map[string]bool{"click": false, "Ctrl and click": true} {
+			t.Run(fmt.Sprintf("%s in a frame of %s", click, name), func(t *testing.T) {
+				u := newUser(t, engine, b)
+				logout, _ := uniqueLogout(appURL)
+				u.openHTML(crossSite, link(logout, ""))
+				u.clickLink()
+				u.waitFor(logout, "Logout")
+				x, y := u.find("a")
+
+				logout, _ = uniqueLogout(appURL)
+				u.openHTML(site, `<iframe src="`+logout+`" onload="document.title = 'loaded'" style="position: fixed; inset: 0; width: 100%; height: 100%; border: 0"></iframe>`)
+				waitForVisit(t, logout, http.StatusForbidden)
+				waitFor(t, "the frame", func() bool { return u.eval("document.title") == "loaded" })
+				u.check(u.tab.click(x, y, ctrl))
+				u.open(appURL)
+				u.waitFor(appURL+"/", signedIn)
+				u.checkSignedIn()
+			})
+		}
+	}
+}
+
 // The control: the same attacks do sign out the user of an app with Ory's sample, so the tests above can see a logout.
 func testAttacksOnSample(t *testing.T, engine string, b browser) {
 	if engine != "chromium" {

@@ -105,6 +105,7 @@ func TestBrowser(t *testing.T) {
 				{"pages", testPages},
 				{"signs out", testRows},
 				{"does not sign out", testAttacks},
+				{"frames", testFrames},
 				{"control", testAttacksOnSample},
 			} {
 				t.Run(test.name, func(t *testing.T) { test.test(t, engine.name, b) })
@@ -258,18 +259,15 @@ func (u *user) otherTab() *user {
 func (u *user) waitFor(url, text string) {
 	u.t.Helper()
 	var got string
-	defer func() {
-		if u.t.Failed() {
-			u.t.Logf("the page:\n%s", got)
+	if err := poll(func() (err error) {
+		got, err = u.tab.eval(`document.readyState + " " + location.href.replace(/flow=.*/, "flow") + "\n" + document.body.innerText`)
+		if err == nil && !(strings.HasPrefix(got, "complete "+url+"\n") && strings.Contains(got, text)) {
+			err = errors.New("another page")
 		}
-	}()
-	waitFor(u.t, fmt.Sprintf("%s to say %q", url, text), func() bool {
-		page, err := u.tab.eval(`document.readyState + " " + location.href.replace(/flow=.*/, "flow") + "\n" + document.body.innerText`)
-		if err == nil {
-			got = page
-		}
-		return strings.HasPrefix(got, "complete "+url+"\n") && strings.Contains(got, text)
-	})
+		return err
+	}); err != nil {
+		u.t.Fatalf("waited in vain for %s to say %q: %v:\n%s", url, text, err, got)
+	}
 }
 
 // cookie returns the browser's session cookie, as a Cookie header has it, or "" if there is none. The page must be the app's.
@@ -314,10 +312,12 @@ func (u *user) clickRefused(logout string) {
 // waitForVisit waits until there was a visit to url that was answered with status.
 func waitForVisit(t *testing.T, url string, status int) {
 	t.Helper()
-	defer func() {
-		if t.Failed() {
-			t.Logf("the last visit: %v", visits.last(url))
+	if poll(func() error {
+		if visits.last(url).status != status {
+			return errors.New("another answer")
 		}
-	}()
-	waitFor(t, fmt.Sprintf("a visit to %s that is answered %d", url, status), func() bool { return visits.last(url).status == status })
+		return nil
+	}) != nil {
+		t.Fatalf("waited in vain for a visit to %s that is answered %d; the last: %v", url, status, visits.last(url))
+	}
 }

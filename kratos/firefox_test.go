@@ -29,7 +29,7 @@ func startFirefox(ctx context.Context, dark bool) (browser, error) {
 		return nil, err
 	}
 	f := &firefox{profile: profile}
-	// 0 is dark, 1 is light. Without the third line Firefox would not prefetch while it is driven.
+	// 0 is dark, 1 is light.
 	prefs := fmt.Sprintf(`user_pref("layout.css.prefers-color-scheme.content-override", %d);`, map[bool]int{true: 0, false: 1}[dark])
 	if err := os.WriteFile(filepath.Join(profile, "user.js"), []byte(prefs), 0o600); err != nil {
 		return nil, err
@@ -110,7 +110,8 @@ func (t *firefoxTab) call(method string, params map[string]any, result any) erro
 }
 
 func (t *firefoxTab) open(url string) error {
-	return t.call("browsingContext.navigate", map[string]any{"url": url, "wait": "complete"}, nil)
+	// Firefox takes the failure of a frame for the page's, if it waits for frames too.
+	return t.call("browsingContext.navigate", map[string]any{"url": url, "wait": "interactive"}, nil)
 }
 
 func (t *firefoxTab) eval(js string) (string, error) {

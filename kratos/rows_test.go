@@ -104,7 +104,10 @@ func testRows(t *testing.T, engine string, b browser) {
 		}, "/"})
 	}
 	rows = append(rows, workerRows("service worker", passOnWorker, "empty", engine)...)
-	rows = append(rows, workerRows("service worker with preload", preloadWorker, "document", "")...)
+	rows = append(rows, workerRows("service worker with preload", preloadWorker, "document", engine)...)
+	for _, library := range libraries {
+		rows = append(rows, library.rows()...)
+	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			u := newUser(t, engine, b)
@@ -137,15 +140,19 @@ var chromiumRows = []row{
 
 var noReferrer = map[string]string{"Referrer-Policy": "no-referrer"}
 
-// openApp opens the app on an origin of its own, with header and pages of the row's. It returns a logout URL there.
+// openApp opens the app on an origin of its own, with header and pages of the row's. It returns a logout URL there,
+// the LOGOUT of the pages.
 func (u *user) openApp(header, pages map[string]string) (logout string) {
 	u.t.Helper()
 	port := freePort()
-	u.check(serveApp(port, header, pages))
 	site := fmt.Sprintf("http://localhost:%d", port)
+	logout, _ = uniqueLogout(site)
+	for path, page := range pages {
+		pages[path] = strings.ReplaceAll(page, "LOGOUT", logout)
+	}
+	u.check(serveApp(port, header, pages))
 	u.open(site)
 	u.waitFor(site+"/", signedIn)
-	logout, _ = uniqueLogout(site)
 	return logout
 }
 
@@ -208,7 +215,7 @@ func workerRows(name, worker, dest, engine string) []row {
 			u.script(`document.querySelector("a").href = "` + logout + `"`)
 			u.clickLink()
 			checkDest(u, logout, dest)
-			if engine == "firefox" {
+			if engine == "firefox" || worker == preloadWorker {
 				u.clickRefused(logout)
 			}
 		}, "/"},
@@ -217,6 +224,59 @@ func workerRows(name, worker, dest, engine string) []row {
 			u.openHTML(crossSite, link(logout, ""))
 			u.clickLink()
 			u.clickRefused(logout)
+		}, "/"},
+	}
+}
+
+// library takes over clicks on links, and fetches what they lead to.
+type library struct {
+	name, npmPackage, file string
+	body                   string // attributes
+	prefetches             bool   // on hover
+}
+
+var libraries = []library{
+	{"Turbo", "@hotwired/turbo@8", "dist/turbo.es2017-umd.js", "", true},
+	{"htmx", "htmx.org@4", "dist/htmx.min.js", `hx-boost:inherited="true"`, false},
+}
+
+// open opens a page of the app's with the library and a link to Logout.
+func (l library) open(u *user, attributes string) (logout string) {
+	u.t.Helper()
+	logout = u.openApp(nil, map[string]string{
+		"/library.js": npm(u.t, l.npmPackage, l.file),
+		"/library": `<!doctype html><title>Library</title><head><script src="/library.js"></script></head><body ` + l.body + `>` +
+			link("LOGOUT", attributes),
+	})
+	page, _, _ := strings.Cut(logout, "/logout")
+	u.open(page + "/library")
+	return logout
+}
+
+func (l library) rows() []row {
+	return []row{
+		{l.name + ": click", func(u *user, _ string) {
+			logout := l.open(u, "")
+			u.clickLink()
+			u.clickRefused(logout)
+		}, "/"},
+		{l.name + `: click on a link with target="_top"`, func(u *user, _ string) {
+			l.open(u, `target="_top"`)
+			u.clickLink()
+		}, "/"},
+		{l.name + ": hover and click", func(u *user, _ string) {
+			logout := l.open(u, "")
+			u.hover("a")
+			if l.prefetches {
+				waitForVisit(u.t, logout, http.StatusForbidden)
+			}
+			u.clickLink()
+			u.clickRefused(logout)
+		}, "/"},
+		{l.name + `: hover and click on a link with target="_top"`, func(u *user, _ string) {
+			l.open(u, `target="_top"`)
+			u.hover("a")
+			u.clickLink()
 		}, "/"},
 	}
 }

@@ -15,7 +15,6 @@ import (
 type webKit struct {
 	x, driver *program
 	url       string
-	binary    string
 	current   string // the tab that the driver's commands go to
 }
 
@@ -34,7 +33,7 @@ func startWebKit(ctx context.Context, dark bool) (browser, error) {
 		return nil, err
 	}
 	port, display := freePort(), freePort()
-	w := &webKit{url: fmt.Sprintf("http://127.0.0.1:%d/session", port), binary: binary}
+	w := &webKit{url: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
 	if w.x, err = shared.startProgram(ctx, nil, xvfb, fmt.Sprintf(":%d", display), "-screen", "0", "1400x1000x24"); err != nil {
 		return nil, err
 	}
@@ -53,11 +52,24 @@ func startWebKit(ctx context.Context, dark bool) (browser, error) {
 	if err == nil {
 		err = w.driver.waitFor(ctx, port, "/status")
 	}
+	if err == nil {
+		err = w.newSession(binary)
+	}
 	if err != nil {
 		w.close()
 		return nil, err
 	}
 	return w, nil
+}
+
+func (w *webKit) newSession(binary string) error {
+	options := map[string]any{"binary": binary, "args": []string{"--automation", "--full-screen"}}
+	var created struct{ SessionID string }
+	err := w.call("POST", "", map[string]any{"capabilities": map[string]any{
+		"alwaysMatch": map[string]any{"webkitgtk:browserOptions": options},
+	}}, &created)
+	w.url += "/" + created.SessionID
+	return err
 }
 
 func (w *webKit) close() {
@@ -92,35 +104,29 @@ func (w *webKit) call(method, path string, params, value any) error {
 	return json.NewDecoder(resp.Body).Decode(&struct{ Value any }{value})
 }
 
-type webKitTab struct {
-	*webKit
-	session string
-	handle  string
-}
-
 func (w *webKit) newTab() (tab, error) {
-	options := map[string]any{"binary": w.binary, "args": []string{"--automation"}}
-	var created struct{ SessionID string }
-	if err := w.call("POST", "", map[string]any{"capabilities": map[string]any{
-		"alwaysMatch": map[string]any{"webkitgtk:browserOptions": options},
-	}}, &created); err != nil {
-		return nil, err
-	}
-	t := &webKitTab{w, "/" + created.SessionID, ""}
-	err := w.call("GET", t.session+"/window", nil, &t.handle)
+	t := &webKitTab{webKit: w}
+	err := w.call("GET", "/window", nil, &t.handle)
 	w.current = t.handle
 	return t, err
+}
+
+// webKitTab is a tab of the driver's only session: a new one for each test would take a second or more. So cookies
+// stay from test to test.
+type webKitTab struct {
+	*webKit
+	handle string
 }
 
 // call sends a command for this tab.
 func (t *webKitTab) call(method, path string, params, value any) error {
 	if t.current != t.handle {
-		if err := t.webKit.call("POST", t.session+"/window", map[string]any{"handle": t.handle}, nil); err != nil {
+		if err := t.webKit.call("POST", "/window", map[string]any{"handle": t.handle}, nil); err != nil {
 			return err
 		}
 		t.current = t.handle
 	}
-	return t.webKit.call(method, t.session+path, params, value)
+	return t.webKit.call(method, path, params, value)
 }
 
 func (t *webKitTab) open(url string) error {
@@ -158,11 +164,15 @@ func (t *webKitTab) other() (tab, error) {
 	}
 	for _, handle := range handles {
 		if handle != t.handle {
-			return &webKitTab{t.webKit, t.session, handle}, nil
+			return &webKitTab{t.webKit, handle}, nil
 		}
 	}
 	return nil, errNoTab
 }
 
-// close closes all of the user's tabs.
-func (t *webKitTab) close() { t.webKit.call("DELETE", t.session, nil, nil) }
+// close closes the tabs that this one has opened.
+func (t *webKitTab) close() {
+	for other, err := t.other(); err == nil; other, err = t.other() {
+		other.(*webKitTab).call("DELETE", "/window", nil, nil)
+	}
+}
