@@ -132,19 +132,21 @@ func startBrowser(t *testing.T, engine string, dark bool) browser {
 		if err != nil {
 			t.Fatal(err)
 		}
-		browsers.Store(b, nil)
-		t.Cleanup(b.close)
+		stop := sync.OnceFunc(b.close)
+		browserStops.Store(b, stop)
+		t.Cleanup(stop)
 		return b
 	}
 	t.Fatalf("no engine %q", engine)
 	return nil
 }
 
-var browsers sync.Map // all that were started
+var browserStops sync.Map // by browser
 
-func closeBrowsers() {
-	browsers.Range(func(b, _ any) bool {
-		b.(browser).close()
+// stopBrowsers ends all browsers that were started, and returns when they have ended.
+func stopBrowsers() {
+	browserStops.Range(func(_, stop any) bool {
+		stop.(func())()
 		return true
 	})
 }
@@ -178,8 +180,7 @@ func (u *user) signIn() {
 	}
 	u.session = c.session()
 	_, value, _ := strings.Cut(u.session, "=")
-	u.open(sameSite + "/?session=" + url.QueryEscape(value))
-	u.open(appURL)
+	u.open(sameSite + "/?session=" + url.QueryEscape(value) + "&redirect=" + url.QueryEscape(appURL))
 	u.waitFor(appURL+"/", signedIn)
 }
 
@@ -307,6 +308,15 @@ func (u *user) clickRefused(logout string) {
 	u.waitFor(logout, "Logout")
 	u.checkSignedIn()
 	u.clickLink()
+}
+
+// clickOnceMore waits for the answer to logout, and if that is the page that refuses it, clicks its link.
+func (u *user) clickOnceMore(logout string) {
+	u.t.Helper()
+	waitFor(u.t, "a visit to "+logout, func() bool { return visits.last(logout).status != 0 })
+	if visits.last(logout).status == http.StatusForbidden {
+		u.clickRefused(logout)
+	}
 }
 
 // waitForVisit waits until there was a visit to url that was answered with status.

@@ -103,8 +103,8 @@ func testRows(t *testing.T, engine string, b browser) {
 			u.script(`location = "` + logout + `"`)
 		}, "/"})
 	}
-	rows = append(rows, workerRows("service worker", passOnWorker, "empty", engine)...)
-	rows = append(rows, workerRows("service worker with preload", preloadWorker, "document", engine)...)
+	rows = append(rows, workerRows("service worker", passOnWorker, "empty")...)
+	rows = append(rows, workerRows("service worker with preload", preloadWorker, "document")...)
 	for _, library := range libraries {
 		rows = append(rows, library.rows()...)
 	}
@@ -178,52 +178,44 @@ func (u *user) openWorkerApp(worker string, header map[string]string) (logout st
 }
 
 // workerRows are of an app with a service worker, through which a navigation has Sec-Fetch-Dest dest.
-func workerRows(name, worker, dest, engine string) []row {
-	checkDest := func(u *user, logout, want string) {
+func workerRows(name, worker, dest string) []row {
+	click := func(u *user, logout string) {
 		u.t.Helper()
-		waitFor(u.t, "the visit to "+logout, func() bool { return visits.last(logout).status != 0 })
-		if got := visits.last(logout).header.Get("Sec-Fetch-Dest"); got != want {
-			u.t.Errorf("got Sec-Fetch-Dest %q, want %q", got, want)
+		u.eval(`document.querySelector("a").href = "` + logout + `"`)
+		u.clickLink()
+		waitFor(u.t, "a visit to "+logout, func() bool { return visits.last(logout).status != 0 })
+		if got := visits.last(logout).header.Get("Sec-Fetch-Dest"); got != dest {
+			u.t.Errorf("got Sec-Fetch-Dest %q, want %q", got, dest)
 		}
+	}
+	clickOnAnotherSite := func(u *user, head, logout string) {
+		u.t.Helper()
+		u.openHTML(crossSite, head+link(logout, ""))
+		u.clickLink()
+		u.clickRefused(logout)
 	}
 	return []row{
 		{name + ": click", func(u *user, _ string) {
-			logout := u.openWorkerApp(worker, nil)
-			u.script(`document.querySelector("a").href = "` + logout + `"`)
-			u.clickLink()
-			checkDest(u, logout, dest)
+			click(u, u.openWorkerApp(worker, nil))
 		}, "/"},
 		{name + ": typed URL", func(u *user, _ string) {
 			logout := u.openWorkerApp(worker, nil)
 			u.open(logout)
-			checkDest(u, logout, dest)
-			if engine == "firefox" { // which says neither that it was typed nor that it was another site's link
-				u.clickRefused(logout)
-			}
+			u.clickOnceMore(logout)
 		}, "/"},
 		{name + ": link on another site", func(u *user, _ string) {
-			logout := u.openWorkerApp(worker, nil)
-			u.openHTML(crossSite, link(logout, ""))
-			u.clickLink()
-			if engine != "webkit" { // which does not pass another site's links through the worker
-				checkDest(u, logout, dest)
-			}
-			u.clickRefused(logout)
+			clickOnAnotherSite(u, "", u.openWorkerApp(worker, nil))
+		}, "/"},
+		{name + ": link on another site, which sends no Referer", func(u *user, _ string) {
+			clickOnAnotherSite(u, `<meta name="referrer" content="no-referrer">`, u.openWorkerApp(worker, nil))
 		}, "/"},
 		{name + ", no-referrer: click", func(u *user, _ string) {
 			logout := u.openWorkerApp(worker, noReferrer)
-			u.script(`document.querySelector("a").href = "` + logout + `"`)
-			u.clickLink()
-			checkDest(u, logout, dest)
-			if engine == "firefox" || worker == preloadWorker {
-				u.clickRefused(logout)
-			}
+			click(u, logout)
+			u.clickOnceMore(logout)
 		}, "/"},
 		{name + ", no-referrer: link on another site", func(u *user, _ string) {
-			logout := u.openWorkerApp(worker, noReferrer)
-			u.openHTML(crossSite, link(logout, ""))
-			u.clickLink()
-			u.clickRefused(logout)
+			clickOnAnotherSite(u, "", u.openWorkerApp(worker, noReferrer))
 		}, "/"},
 	}
 }

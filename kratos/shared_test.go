@@ -58,7 +58,7 @@ func runTests(m *testing.M) (code int) {
 	case code := <-ended:
 		return code
 	case <-interrupted.Done():
-		closeBrowsers()
+		stopBrowsers()
 		return 1
 	}
 }
@@ -117,14 +117,14 @@ func serveApp(port int, header, pages map[string]string) error {
 	return serve(port, mux)
 }
 
-// pageHandler answers with what its query asks for: a body, a redirect, or a session cookie like Kratos's.
+// pageHandler answers with what its query asks for: a session cookie like Kratos's, a redirect, a body.
 func pageHandler(w http.ResponseWriter, r *http.Request) {
+	if session := r.FormValue("session"); session != "" {
+		http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: session, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	}
 	if to := r.FormValue("redirect"); to != "" {
 		http.Redirect(w, r, to, http.StatusFound)
 		return
-	}
-	if session := r.FormValue("session"); session != "" {
-		http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: session, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	io.WriteString(w, "<!doctype html><title>Page</title><body>"+r.FormValue("body"))
