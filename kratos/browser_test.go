@@ -44,7 +44,7 @@ var engines = []struct {
 	{"webkit", "webkit2gtk-driver xvfb", startWebKit},
 }
 
-const commandTimeout = 30 * time.Second
+const commandTimeout = time.Minute // Firefox may take as long to start on a busy machine
 
 var errNoTab = errors.New("there is no other tab")
 
