@@ -39,15 +39,18 @@ func startFirefox(ctx context.Context, dark bool) (browser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := poll(func() (err error) {
+	if err = poll(func() (err error) {
 		f.conn, _, err = websocket.Dial(ctx, fmt.Sprintf("ws://127.0.0.1:%d/session", port), nil)
 		return err
-	}); err != nil {
+	}); err == nil {
+		f.conn.SetReadLimit(-1) // for screenshots
+		err = f.call("session.new", map[string]any{"capabilities": map[string]any{}}, nil)
+	}
+	if err != nil {
 		f.close()
 		return nil, err
 	}
-	f.conn.SetReadLimit(-1) // for screenshots
-	return f, f.call("session.new", map[string]any{"capabilities": map[string]any{}}, nil)
+	return f, nil
 }
 
 func (f *firefox) close() {
