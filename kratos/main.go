@@ -2,20 +2,21 @@
 //
 //	go -C kratos run .
 //
-// It builds Kratos from source, so it needs a C compiler, for SQLite.
+// It builds Kratos from source, for which it needs a C compiler. To use a Kratos that you have, one with SQLite:
+//
+//	KRATOS=/path/to/kratos go -C kratos run .
+//
+// KRATOS is an absolute path, or a name to look for in PATH. Go builds this program with the C compiler too, if CC
+// is set or there is a gcc: should that fail, CGO_ENABLED=0 makes it do without.
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"strings"
 	"syscall"
 )
 
@@ -76,61 +77,4 @@ func (s *stack) checkPorts() error {
 		ln.Close()
 	}
 	return nil
-}
-
-// The programs that build makes, from this module's folder, in which "go run" and "go test" start it.
-var (
-	kratosBinary = filepath.Join(".bin", "kratos")
-	appBinary    = filepath.Join(".bin", "ory-logout")
-)
-
-// build builds Kratos and the app, or sees that they are up to date, and prints its progress.
-func build(ctx context.Context) error {
-	out, err := command(ctx, "go", "env", "CC").Output()
-	if err != nil {
-		return fmt.Errorf("go env CC: %w", err)
-	}
-	cc, _, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	if _, err := exec.LookPath(cc); err != nil {
-		return fmt.Errorf("there is no C compiler %q, and Kratos's SQLite needs one: install gcc or clang, or set CC", cc)
-	}
-	fmt.Println("Building Ory Kratos from source: minutes the first time, a second after that.")
-	if err := buildKratos(ctx); err != nil {
-		return fmt.Errorf("building Kratos: %w", err)
-	}
-	app := command(ctx, "go", "build", "-C", "..", "-o", filepath.Join("kratos", appBinary), ".")
-	app.Stderr = os.Stderr
-	if err := app.Run(); err != nil {
-		return fmt.Errorf("building the app: %w", err)
-	}
-	return nil
-}
-
-func buildKratos(ctx context.Context) error {
-	cmd := command(ctx, "go", "build", "-v", "-tags", "sqlite", "-o", kratosBinary, "github.com/ory/kratos")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-	output, err := cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	// A line is a module that is downloaded, a package that is compiled, or something to worry about.
-	modules, packages := 0, 0
-	for lines := bufio.NewScanner(output); lines.Scan(); {
-		switch line := lines.Text(); {
-		case strings.HasPrefix(line, "go: downloading "):
-			modules++
-		case !strings.Contains(line, " "):
-			packages++
-		default:
-			fmt.Fprintln(os.Stderr, line)
-			continue
-		}
-		if (modules+packages)%100 == 0 {
-			fmt.Printf("%5d modules downloaded, %4d packages compiled\n", modules, packages)
-		}
-	}
-	return cmd.Wait()
 }
