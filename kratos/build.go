@@ -72,17 +72,25 @@ func findKratos(ctx context.Context, name string) (string, error) {
 
 // buildKratos builds Kratos, or sees that it is up to date.
 func buildKratos(ctx context.Context) error {
-	out, err := command(ctx, "go", "env", "CC").Output()
+	out, err := command(ctx, "go", "env", "CC", "CGO_CFLAGS").Output()
 	if err != nil {
-		return fmt.Errorf("go env CC: %w", err)
+		return fmt.Errorf("go env: %w", err)
 	}
-	cc, _, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	if _, err := exec.LookPath(cc); err != nil {
-		return fmt.Errorf("there is no C compiler %q, and Kratos's SQLite needs one: install gcc or clang, or set CC", cc)
+	cc, cFlags, _ := strings.Cut(strings.TrimSuffix(string(out), "\n"), "\n")
+	goBuild := func(args ...string) *exec.Cmd {
+		// Not optimised: it is to be built quickly, and need not be quick.
+		cmd := command(ctx, "go", append([]string{"build", "-gcflags=all=-N -l", "-ldflags=-s -w"}, args...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "CGO_CFLAGS="+cFlags+" -O0")
+		return cmd
 	}
+	// The part of Kratos that tells whether the C compiler works.
+	if err := goBuild("runtime/cgo").Run(); err != nil {
+		return fmt.Errorf(`the C compiler %q does not work, as "CGO_ENABLED=1 go build runtime/cgo" shows, and Kratos's SQLite `+
+			`needs one: install gcc or clang, or set CC, or set KRATOS to a Kratos that you have`, cc)
+	}
+
 	fmt.Println("Building Ory Kratos from source: minutes the first time, a second after that.")
-	cmd := command(ctx, "go", "build", "-v", "-tags", "sqlite", "-o", kratosBinary, "github.com/ory/kratos")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	cmd := goBuild("-v", "-tags=sqlite", "-o", kratosBinary, "github.com/ory/kratos")
 	output, err := cmd.StderrPipe()
 	if err != nil {
 		return err
