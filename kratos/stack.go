@@ -87,8 +87,9 @@ func (s *stack) configureKratos() (err error) {
 
 // startKratos returns when Kratos is ready.
 func (s *stack) startKratos(ctx context.Context) (err error) {
+	// env -i, as the user's own DSN and the like would override the configuration.
 	// --dev: cookies without Secure, as on http://localhost.
-	s.kratos, err = s.startProgram(ctx, nil, kratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile())
+	s.kratos, err = s.startProgram(ctx, nil, "env", "-i", kratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile())
 	if err != nil {
 		return err
 	}
