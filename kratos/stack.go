@@ -93,7 +93,12 @@ func (s *stack) startKratos(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return s.kratos.waitFor(ctx, s.KratosPort, "/health/ready")
+	for _, port := range []int{s.KratosPort, s.AdminPort} {
+		if err := s.kratos.waitFor(ctx, port, "/health/ready"); err != nil {
+			return fmt.Errorf("%s, which must have SQLite built in, %w", kratosBinary, err)
+		}
+	}
+	return nil
 }
 
 // startApp starts the app on port, and returns when it answers.
@@ -102,7 +107,10 @@ func (s *stack) startApp(ctx context.Context, port int) (err error) {
 	if s.app, err = s.startProgram(ctx, env, appBinary); err != nil {
 		return err
 	}
-	return s.app.waitFor(ctx, port, "/")
+	if err := s.app.waitFor(ctx, port, "/"); err != nil {
+		return fmt.Errorf("the app %w", err)
+	}
+	return nil
 }
 
 // createUser creates the user who can sign in.
@@ -183,10 +191,13 @@ func (p *program) stop() {
 	<-p.ended
 }
 
-// waitFor waits until p answers a GET request for path with 200.
+// waitFor waits until p answers a GET request for path with 200, for a minute at the most.
 func (p *program) waitFor(ctx context.Context, port int, path string) error {
+	url := fmt.Sprintf("http://localhost:%d%s", port, path)
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("has not answered %s for a minute", url))
+	defer cancel()
 	for {
-		req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://localhost:%d%s", port, path), nil)
+		req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 		if err != nil {
 			return err
 		}
@@ -199,9 +210,9 @@ func (p *program) waitFor(ctx context.Context, port int, path string) error {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-p.ended:
-			return fmt.Errorf("%s has ended: %s", filepath.Base(p.Path), p.ProcessState)
+			return fmt.Errorf("has ended: %s", p.ProcessState)
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }
