@@ -15,36 +15,41 @@ var signInPage = template.Must(template.New("").Parse(`<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
 <title>Sign in</title>
 <style>
-	body { max-width: 30rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.5 system-ui, sans-serif }
-	label, input { display: block; width: 100%; box-sizing: border-box; font: inherit }
-	input, button { margin-bottom: 1rem; padding: .4rem .6rem; font: inherit }
+	body { max-width: 30rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.5 system-ui, sans-serif; overflow-wrap: break-word }
+	h1 { font-size: 1.75rem; line-height: 1.2 }
+	label { display: block; margin: 1rem 0 }
+	input { display: block; box-sizing: border-box; width: 100%; margin-top: .25rem; padding: .6rem .8rem; border: 1px solid #808080; border-radius: .5rem; font: inherit }
+	button { padding: .6rem 1.5rem; border: 0; border-radius: .5rem; background: #4338ca; color: #fff; font: inherit; cursor: pointer }
+	:focus-visible { outline: 3px solid #818cf8; outline-offset: 3px }
+	[role=alert] { padding: .6rem 1rem; border: 1px solid #dc2626; border-left-width: .5rem; border-radius: .5rem; background: #dc26261a }
 </style>
 <h1>Sign in</h1>
-{{range .Messages}}<p role="alert"><strong>{{.Text}}</strong>{{end}}
-<form action="{{.Action}}" method="{{.Method}}">
-{{range .Nodes}}{{$label := .Meta.Label.Text}}{{with .Attributes -}}
+{{define "messages"}}{{range .}}<p role="alert">{{.Text}}</p>
+{{end}}{{end}}{{template "messages" .Messages}}{{with .Nodes}}<p>The demo's user is ` + demoEmail + `, the password ` + demoPassword + `.
+<form action="{{$.Action}}" method="{{$.Method}}">
+{{range .}}{{$label := .Meta.Label.Text}}{{with .Attributes -}}
 {{if eq .Type "hidden"}}<input type="hidden" name="{{.Name}}" value="{{.Value}}">
 {{else if eq .Type "submit"}}<button name="{{.Name}}" value="{{.Value}}">{{$label}}</button>
 {{else}}<label>{{$label}} <input type="{{.Type}}" name="{{.Name}}" value="{{.Value}}" autocomplete="{{.Autocomplete}}" {{if .Required}}required{{end}}></label>
-{{end}}{{end}}{{range .Messages}}<p role="alert"><strong>{{.Text}}</strong>{{end}}{{end}}
-</form>
-`))
+{{end}}{{end}}{{template "messages" .Messages}}{{end}}</form>
+{{end}}`))
 
 // loginFlow is what the page needs of https://www.ory.com/docs/reference/api#operation/getLoginFlow.
-type loginFlow struct {
-	UI struct {
-		Action, Method string
-		Messages       []message
-		Nodes          []struct {
-			Attributes struct {
-				Name, Type, Value, Autocomplete string
-				Required                        bool
-			}
-			Meta     struct{ Label message }
-			Messages []message
+type loginFlow struct{ UI loginForm }
+
+type loginForm struct {
+	Action, Method string
+	Messages       []message
+	Nodes          []struct {
+		Attributes struct {
+			Name, Type, Value, Autocomplete string
+			Required                        bool
 		}
+		Meta     struct{ Label message }
+		Messages []message
 	}
 }
 
@@ -52,33 +57,42 @@ type message struct{ Text string }
 
 // signInHandler answers with signInPage for the login flow that the query parameter flow names.
 func (s *stack) signInHandler(w http.ResponseWriter, r *http.Request) {
-	kratosURL := fmt.Sprintf("http://localhost:%d", s.KratosPort)
-	req, err := http.NewRequestWithContext(r.Context(), "GET", kratosURL+"/self-service/login/flows?id="+url.QueryEscape(r.FormValue("flow")), nil)
+	w.Header().Set("Cache-Control", "no-store")
+	fail := func(status int, text string) {
+		w.WriteHeader(status)
+		signInPage.Execute(w, loginForm{Messages: []message{{text}}})
+	}
+	kratosURL := fmt.Sprintf("http://localhost:%d/self-service/login/", s.KratosPort)
+	req, err := http.NewRequestWithContext(r.Context(), "GET", kratosURL+"flows?id="+url.QueryEscape(r.FormValue("flow")), nil)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		fail(http.StatusInternalServerError, err.Error())
 		return
 	}
 	req.Header["Cookie"] = r.Header["Cookie"]
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
+		fail(http.StatusBadGateway, err.Error())
 		return
 	}
 	defer resp.Body.Close()
+
+	var flow loginFlow
 	switch resp.StatusCode {
 	case http.StatusOK:
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusGone: // no such flow, or too old
-		http.Redirect(w, r, kratosURL+"/self-service/login/browser", http.StatusSeeOther)
-		return
+		if err := json.NewDecoder(resp.Body).Decode(&flow); err != nil {
+			fail(http.StatusBadGateway, err.Error())
+			return
+		}
+		signInPage.Execute(w, flow.UI)
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
+		// No such flow, or too old, or not this browser's, as is one that has signed the user in. Start again,
+		// but not for ever: without cookies no flow is the browser's.
+		if resp.StatusCode == http.StatusForbidden && r.Header["Cookie"] == nil {
+			fail(http.StatusForbidden, fmt.Sprintf("Sign-in needs cookies: allow them, and start again at http://localhost:%d", s.AppPort))
+			return
+		}
+		http.Redirect(w, r, kratosURL+"browser", http.StatusSeeOther)
 	default:
-		http.Error(w, "Kratos answered "+resp.Status, http.StatusBadGateway)
-		return
+		fail(http.StatusBadGateway, "Kratos answered "+resp.Status)
 	}
-	var flow loginFlow
-	if err := json.NewDecoder(resp.Body).Decode(&flow); err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
-		return
-	}
-	w.Header().Set("Cache-Control", "no-store")
-	signInPage.Execute(w, flow.UI)
 }
