@@ -78,9 +78,9 @@ func buildKratos(ctx context.Context) error {
 	}
 	cc, cFlags, _ := strings.Cut(strings.TrimSuffix(string(out), "\n"), "\n")
 	goBuild := func(args ...string) *exec.Cmd {
-		// Not optimised: it is to be built quickly, and need not be quick.
-		cmd := command(ctx, "go", append([]string{"build", "-gcflags=all=-N -l", "-ldflags=-s -w"}, args...)...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "CGO_CFLAGS="+cFlags+" -O0")
+		// Neither optimised nor to be debugged: it is to be built quickly, and need not be quick.
+		cmd := command(ctx, "go", append([]string{"build", "-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w"}, args...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "CGO_CFLAGS="+cFlags+" -O0 -g0")
 		return cmd
 	}
 	// The part of Kratos that tells whether the C compiler works.
