@@ -2,8 +2,8 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,7 +20,7 @@ var (
 	appBinary    = filepath.Join(".bin", "ory-logout")
 )
 
-// build builds Kratos, or finds the one that KRATOS names, and the app. It prints its progress.
+// build builds the app, and Kratos unless KRATOS names one. It prints its progress.
 func build(ctx context.Context) error {
 	if name := os.Getenv("KRATOS"); name != "" {
 		path, err := findKratos(ctx, name)
@@ -29,12 +29,26 @@ func build(ctx context.Context) error {
 		}
 		fmt.Println("Using the Ory Kratos at", path)
 		kratosBinary = path
-	} else if err := buildKratos(ctx); err != nil {
+		return buildApp(ctx)
+	}
+	env, err := cgoEnv(ctx)
+	if err != nil {
 		return err
 	}
-	app := command(ctx, "go", "build", "-C", "..", "-o", filepath.Join("kratos", appBinary), ".")
-	app.Stderr = os.Stderr
-	if err := app.Run(); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	app := make(chan error)
+	go func() { app <- buildApp(ctx) }() // while Kratos's modules are downloaded
+	if err = buildKratos(ctx, env); err != nil {
+		cancel()
+	}
+	return cmp.Or(err, <-app)
+}
+
+func buildApp(ctx context.Context) error {
+	cmd := command(ctx, "go", "build", "-C", "..", "-o", filepath.Join("kratos", appBinary), ".")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("building the app: %w", err)
 	}
 	return nil
@@ -42,9 +56,6 @@ func build(ctx context.Context) error {
 
 // findKratos returns the path of the Kratos that is called name.
 func findKratos(ctx context.Context, name string) (string, error) {
-	if strings.ContainsRune(name, filepath.Separator) && !filepath.IsAbs(name) {
-		return "", errors.New(name + " is relative, and go -C has changed the folder")
-	}
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return "", err
@@ -55,10 +66,10 @@ func findKratos(ctx context.Context, name string) (string, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // and all that it has started
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", err
+	if err == nil {
+		err = cmd.Start()
 	}
-	if err := cmd.Start(); err != nil {
+	if err != nil {
 		return "", err
 	}
 	help, _ := io.ReadAll(io.LimitReader(stdout, 1<<10))
@@ -70,32 +81,35 @@ func findKratos(ctx context.Context, name string) (string, error) {
 	return path, nil
 }
 
-// buildKratos builds Kratos, or sees that it is up to date.
-func buildKratos(ctx context.Context) error {
+// cgoEnv returns the environment to build Kratos in, or an error if the C compiler does not work there.
+func cgoEnv(ctx context.Context) ([]string, error) {
 	out, err := command(ctx, "go", "env", "CC", "CGO_CFLAGS").Output()
 	if err != nil {
-		return fmt.Errorf("go env: %w", err)
+		return nil, fmt.Errorf("go env: %w", err)
 	}
 	cc, cFlags, _ := strings.Cut(strings.TrimSuffix(string(out), "\n"), "\n")
-	goBuild := func(args ...string) *exec.Cmd {
-		// Neither optimised nor to be debugged: it is to be built quickly, and need not be quick.
-		cmd := command(ctx, "go", append([]string{"build", "-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w"}, args...)...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=1", "CGO_CFLAGS="+cFlags+" -O0 -g0")
-		return cmd
+	env := append(os.Environ(), "CGO_ENABLED=1")
+	try := command(ctx, "go", "build", "runtime/cgo")
+	try.Env = env
+	if err := try.Run(); err != nil {
+		return nil, fmt.Errorf(`the C compiler %q does not work, as "CGO_ENABLED=1 go build runtime/cgo" shows, and Kratos's `+
+			`SQLite needs one: install gcc or clang, or set CC, or set KRATOS to a Kratos that you have`, cc)
 	}
-	// The part of Kratos that tells whether the C compiler works.
-	if err := goBuild("runtime/cgo").Run(); err != nil {
-		return fmt.Errorf(`the C compiler %q does not work, as "CGO_ENABLED=1 go build runtime/cgo" shows, and Kratos's SQLite `+
-			`needs one: install gcc or clang, or set CC, or set KRATOS to a Kratos that you have`, cc)
-	}
+	return append(env, "CGO_CFLAGS="+cFlags+" -O0 -g0"), nil
+}
 
+// buildKratos builds Kratos, or sees that it is up to date. It is built neither to be quick nor to be debugged, as
+// that takes half the time.
+func buildKratos(ctx context.Context, env []string) error {
 	fmt.Println("Building Ory Kratos from source: minutes the first time, a second after that.")
-	cmd := goBuild("-v", "-tags=sqlite", "-o", kratosBinary, "github.com/ory/kratos")
+	cmd := command(ctx, "go", "build", "-v", "-tags=sqlite", "-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w",
+		"-o", kratosBinary, "github.com/ory/kratos")
+	cmd.Env = env
 	output, err := cmd.StderrPipe()
-	if err != nil {
-		return err
+	if err == nil {
+		err = cmd.Start()
 	}
-	if err := cmd.Start(); err != nil {
+	if err != nil {
 		return err
 	}
 	// A line is a module that is downloaded, a package that is compiled, or something to worry about.

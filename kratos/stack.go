@@ -5,7 +5,6 @@ import (
 	"context"
 	_ "embed"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"text/template"
 	"time"
 )
@@ -95,7 +95,7 @@ func (s *stack) startKratos(ctx context.Context) (err error) {
 	}
 	for _, port := range []int{s.KratosPort, s.AdminPort} {
 		if err := s.kratos.waitFor(ctx, port, "/health/ready"); err != nil {
-			return fmt.Errorf("%s, which must have SQLite built in, %w", kratosBinary, err)
+			return fmt.Errorf("%w: Kratos must have SQLite built in", err)
 		}
 	}
 	return nil
@@ -107,23 +107,15 @@ func (s *stack) startApp(ctx context.Context, port int) (err error) {
 	if s.app, err = s.startProgram(ctx, env, appBinary); err != nil {
 		return err
 	}
-	if err := s.app.waitFor(ctx, port, "/"); err != nil {
-		return fmt.Errorf("the app %w", err)
-	}
-	return nil
+	return s.app.waitFor(ctx, port, "/")
 }
 
 // createUser creates the user who can sign in.
 func (s *stack) createUser(ctx context.Context) error {
-	body, err := json.Marshal(map[string]any{
-		"schema_id":   "default",
-		"traits":      map[string]string{"email": demoEmail},
-		"credentials": map[string]any{"password": map[string]any{"config": map[string]string{"password": demoPassword}}},
-	})
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, "POST", fmt.Sprintf("http://localhost:%d/admin/identities", s.AdminPort), bytes.NewReader(body))
+	const user = `{"schema_id": "default", "traits": {"email": "` + demoEmail + `"}, ` +
+		`"credentials": {"password": {"config": {"password": "` + demoPassword + `"}}}}`
+	url := fmt.Sprintf("http://localhost:%d/admin/identities", s.AdminPort)
+	req, err := http.NewRequestWithContext(ctx, "POST", url, strings.NewReader(user))
 	if err != nil {
 		return err
 	}
@@ -194,7 +186,7 @@ func (p *program) stop() {
 // waitFor waits until p answers a GET request for path with 200, for a minute at the most.
 func (p *program) waitFor(ctx context.Context, port int, path string) error {
 	url := fmt.Sprintf("http://localhost:%d%s", port, path)
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("has not answered %s for a minute", url))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s has not answered %s for a minute", p, url))
 	defer cancel()
 	for {
 		req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
@@ -210,7 +202,7 @@ func (p *program) waitFor(ctx context.Context, port int, path string) error {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-p.ended:
-			return fmt.Errorf("has ended: %s", p.ProcessState)
+			return fmt.Errorf("%s has ended: %s", p, p.ProcessState)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
