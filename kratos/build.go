@@ -38,7 +38,7 @@ func build(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	app := make(chan error)
-	go func() { app <- buildApp(ctx) }() // while Kratos's modules are downloaded
+	go func() { app <- buildApp(ctx) }() // while the modules of Kratos are downloaded
 	if err = buildKratos(ctx, env); err != nil {
 		cancel()
 	}
@@ -63,8 +63,9 @@ func findKratos(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "serve", "--help")
+	// To be killed with all that it has started: it may be anything.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // and all that it has started
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	stdout, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()

@@ -34,7 +34,7 @@ type stack struct {
 	signIn      *http.Server
 }
 
-// start starts all of s but the app, and returns when a user can sign in. The end of ctx ends it.
+// start starts all of s but the app, and returns when a user can sign in. The end of ctx ends its programs.
 func (s *stack) start(ctx context.Context) error {
 	if err := s.configureKratos(); err != nil {
 		return err
@@ -87,16 +87,14 @@ func (s *stack) configureKratos() (err error) {
 
 // startKratos returns when Kratos is ready.
 func (s *stack) startKratos(ctx context.Context) (err error) {
-	// env -i, as the user's own DSN and the like would override the configuration.
+	// env -i, as the user's own DSN and the like would override the configuration file.
 	// --dev: cookies without Secure, as on http://localhost.
 	s.kratos, err = s.startProgram(ctx, nil, "env", "-i", kratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile())
 	if err != nil {
 		return err
 	}
-	for _, port := range []int{s.KratosPort, s.AdminPort} {
-		if err := s.kratos.waitFor(ctx, port, "/health/ready"); err != nil {
-			return fmt.Errorf("%w: Kratos must have SQLite built in", err)
-		}
+	if err := s.kratos.waitFor(ctx, s.KratosPort, "/health/ready"); err != nil {
+		return fmt.Errorf("%w: Kratos must have SQLite built in", err)
 	}
 	return nil
 }
