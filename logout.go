@@ -144,6 +144,7 @@ func refuseLogout(w http.ResponseWriter, r *http.Request) {
 func userNavigation(r *http.Request) bool {
 	h := r.Header
 	site, mode, dest := h.Get("Sec-Fetch-Site"), h.Get("Sec-Fetch-Mode"), h.Get("Sec-Fetch-Dest")
+	preload := h.Get("Service-Worker-Navigation-Preload")
 	// Of what has no destination, browsers ask for an upgrade only in a navigation that a service worker passes on.
 	// (So may a script of the app's own origin. One of another origin needs a preflight, and is answered 405.)
 	passedOn := dest == "empty" && h.Get("Upgrade-Insecure-Requests") == "1"
@@ -157,12 +158,12 @@ func userNavigation(r *http.Request) bool {
 		return false
 	case dest != "" && dest != "document" && !passedOn:
 		return false
-	case site != "same-origin", (mode == "" || mode == "navigate") && h.Get("Service-Worker-Navigation-Preload") == "":
+	case site != "same-origin", preload == "" && (!passedOn || mode == "navigate" && r.Referer() == ""):
 		return true
 	}
-	// Firefox calls all that a service worker passes on same-origin, and so does every browser what a worker rebuilds.
-	// Only the Referer tells which page led here: another site can leave it out, but not forge it. If it is the worker's
-	// script, it tells nothing.
+	// When a service worker passes another site's link on, Firefox and WebKit call it same-origin, and so does Firefox
+	// with navigation preload. Only the Referer tells then which page led here: another site can leave it out, but not
+	// forge it. In WebKit, and where a worker rebuilds the request, one that was left out is the worker's own script.
 	referer, err := url.Parse(r.Referer())
 	return err == nil && strings.EqualFold(referer.Hostname(), (&url.URL{Host: r.Host}).Hostname()) && !strings.HasSuffix(referer.Path, ".js")
 }

@@ -176,7 +176,10 @@ var navigations = []navigation{
 	{name: "Chromium's service worker, click", site: "same-origin", mode: "navigate", dest: "empty", upgrade: "1", referer: "http://app.example/account", want: true},
 	{name: "Chromium's service worker, typed URL", site: "none", mode: "navigate", dest: "empty", upgrade: "1", want: true},
 	{name: "Chromium's service worker, another site", site: "cross-site", mode: "navigate", dest: "empty", upgrade: "1", referer: "https://evil.example/"},
-	{name: "WebKit's service worker, typed URL", site: "same-origin", mode: "navigate", dest: "empty", upgrade: "1", referer: "http://app.example/sw.js", want: true},
+	{name: "Chromium's service worker, click in an app that forbids Referers", site: "same-origin", mode: "navigate", dest: "empty", upgrade: "1", want: true},
+	{name: "WebKit's service worker, click", site: "same-origin", mode: "navigate", dest: "empty", upgrade: "1", referer: "http://app.example/account", want: true},
+	{name: "WebKit's service worker, another site", site: "same-origin", mode: "navigate", dest: "empty", upgrade: "1", referer: "https://evil.example/"},
+	{name: "WebKit's service worker, typed URL or another site without a Referer", site: "same-origin", mode: "navigate", dest: "empty", upgrade: "1", referer: "http://app.example/sw.js"},
 	{name: "Firefox's service worker, click", site: "same-origin", mode: "same-origin", dest: "empty", upgrade: "1", referer: "http://app.example/account", want: true},
 	{name: "Firefox's service worker, another port", site: "same-origin", mode: "same-origin", dest: "empty", upgrade: "1", referer: "http://app.example:8080/", want: true},
 	{name: "Firefox's service worker, typed URL", site: "same-origin", mode: "same-origin", dest: "empty", upgrade: "1"},
@@ -187,10 +190,10 @@ var navigations = []navigation{
 	{name: "worker that rebuilds the request", site: "same-origin", mode: "same-origin", dest: "empty", upgrade: "1", referer: "http://app.example/sw.js"},
 	{name: "worker that copies the header", site: "same-origin", mode: "cors", dest: "empty", upgrade: "1", referer: "http://app.example/sw.js"},
 	{name: "worker that makes a new request", site: "same-origin", mode: "cors", dest: "empty", referer: "http://app.example/sw.js"},
-	{name: "navigation preload, click", site: "same-origin", mode: "navigate", dest: "document", upgrade: "1", referer: "http://app.example/account", preload: "true", want: true},
+	{name: "Firefox's navigation preload, click", site: "same-origin", mode: "navigate", dest: "document", upgrade: "1", referer: "http://app.example/account", preload: "true", want: true},
 	{name: "navigation preload, typed URL", site: "none", mode: "navigate", dest: "document", upgrade: "1", preload: "true", want: true},
-	{name: "navigation preload, another site", site: "same-origin", mode: "navigate", dest: "document", upgrade: "1", referer: "https://evil.example/", preload: "true"},
-	{name: "navigation preload, no Referer", site: "same-origin", mode: "navigate", dest: "document", upgrade: "1", preload: "true"},
+	{name: "Firefox's navigation preload, another site", site: "same-origin", mode: "navigate", dest: "document", upgrade: "1", referer: "https://evil.example/", preload: "true"},
+	{name: "Firefox's navigation preload, another site without a Referer", site: "same-origin", mode: "navigate", dest: "document", upgrade: "1", preload: "true"},
 
 	{name: "fetch by Turbo", site: "same-origin", mode: "cors", dest: "empty", referer: "http://app.example/account"},
 	{name: "fetch by htmx", site: "same-origin", mode: "same-origin", dest: "empty", referer: "http://app.example/account"},
@@ -832,7 +835,7 @@ func FuzzLogout(f *testing.F) {
 			location := w.Header().Get("Location")
 			from, err := url.Parse(referer)
 			isOwnPage := err == nil && strings.EqualFold(from.Hostname(), "app.example") && !strings.HasSuffix(from.Path, ".js")
-			isTold := site != "same-origin" || preload == "" && (mode == "" || mode == "navigate")
+			isTold := site != "same-origin" || preload == "" && (dest != "empty" || mode == "navigate" && referer == "")
 			usersDoing := purpose == "" && (confirmed || slices.Contains([]string{"", "none", "same-origin", "same-site"}, site) &&
 				(dest == "" || dest == "document" || dest == "empty" && upgrade == "1") && (isTold || isOwnPage))
 			switch {
