@@ -172,13 +172,19 @@ func newUser(t *testing.T, engine string, b browser) *user {
 	return u
 }
 
+// signingIn is for one user at a time: Kratos fails some sign-ins that write to SQLite at once.
+var signingIn sync.Mutex
+
 func (u *user) signIn() {
 	u.t.Helper()
-	c := newClient(shared)
-	if _, err := c.signIn(demoPassword); err != nil {
-		u.t.Fatal(err)
-	}
-	u.session = c.session()
+	signingIn.Lock()
+	waitFor(u.t, "a session", func() bool {
+		c := newClient(shared)
+		_, err := c.signIn(demoPassword)
+		u.session = c.session()
+		return err == nil && u.session != ""
+	})
+	signingIn.Unlock()
 	_, value, _ := strings.Cut(u.session, "=")
 	u.open(sameSite + "/?session=" + url.QueryEscape(value) + "&redirect=" + url.QueryEscape(appURL))
 	u.waitFor(appURL+"/", signedIn)

@@ -15,33 +15,6 @@ import (
 	"time"
 )
 
-// startWithDatabase starts a stack whose sessions survive the end of its Kratos. It returns what it logs.
-func startWithDatabase(t *testing.T) (s *stack, log *os.File) {
-	t.Helper()
-	dir := t.TempDir()
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s = newStack("sqlite://" + filepath.Join(dir, "kratos.sqlite") + "?_fk=true&_journal=WAL&_sync=OFF")
-	s.log = log
-	t.Cleanup(func() {
-		s.stop()
-		log.Close()
-	})
-	ctx := context.Background()
-	if out, err := command(ctx, kratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
-		t.Fatalf("migrating Kratos's database: %v\n%s", err, out)
-	}
-	if err := s.start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.startApp(ctx, s.AppPort); err != nil {
-		t.Fatal(err)
-	}
-	return s, log
-}
-
 // click clicks Logout, and returns where that leads.
 func (c *client) click(t *testing.T) (location string) {
 	t.Helper()
@@ -71,7 +44,21 @@ func retry(t *testing.T, f func() error) {
 // Kratos is killed and started again while users click Logout all the time.
 func TestKratosFaults(t *testing.T) {
 	const users, kills, clicks = 32, 3, 20
-	s, log := startWithDatabase(t)
+	dir := t.TempDir()
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	s := newStack(dir)
+	s.log = log
+	defer s.stop()
+	if err := s.startWithDatabase(interrupted); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.startApp(interrupted, s.AppPort); err != nil {
+		t.Fatal(err)
+	}
 
 	var ended, failed atomic.Int64 // clicks that ended a session, and that led to /
 	var secrets sync.Map

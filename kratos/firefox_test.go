@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -113,8 +114,20 @@ func (t *firefoxTab) call(method string, params map[string]any, result any) erro
 }
 
 func (t *firefoxTab) open(url string) error {
-	// Firefox takes the failure of a frame for the page's, if it waits for frames too.
-	return t.call("browsingContext.navigate", map[string]any{"url": url, "wait": "interactive"}, nil)
+	// Firefox is not asked to wait: it may take a frame that must not be shown for the page's failure, or wait for ever.
+	if _, err := t.eval(`window.isOld = "true"`); err != nil {
+		return err
+	}
+	if err := t.call("browsingContext.navigate", map[string]any{"url": url, "wait": "none"}, nil); err != nil {
+		return err
+	}
+	return poll(func() error {
+		old, err := t.eval(`String(window.isOld || document.readyState == "loading")`)
+		if err == nil && old != "false" {
+			err = errors.New("the page before is still there")
+		}
+		return err
+	})
 }
 
 func (t *firefoxTab) eval(js string) (string, error) {

@@ -105,6 +105,12 @@ func testRows(t *testing.T, engine string, b browser) {
 	}
 	rows = append(rows, workerRows("service worker", passOnWorker, "empty")...)
 	rows = append(rows, workerRows("service worker with preload", preloadWorker, "document")...)
+	rows = append(rows, row{"service worker that rebuilds requests: click", func(u *user, _ string) {
+		logout := u.openWorkerApp(rebuildWorker, nil)
+		u.eval(`document.querySelector("a").href = "` + logout + `"`)
+		u.clickLink()
+		u.clickRefused(logout)
+	}, "/"})
 	for _, library := range libraries {
 		rows = append(rows, library.rows()...)
 	}
@@ -166,6 +172,10 @@ const (
 		self.addEventListener("install", () => self.skipWaiting())
 		self.addEventListener("activate", e => e.waitUntil(Promise.all([clients.claim(), registration.navigationPreload.enable()])))
 		self.addEventListener("fetch", e => e.respondWith((async () => await e.preloadResponse || fetch(e.request))()))`
+	rebuildWorker = `
+		self.addEventListener("install", () => self.skipWaiting())
+		self.addEventListener("activate", e => e.waitUntil(clients.claim()))
+		self.addEventListener("fetch", e => e.respondWith(fetch(new Request(e.request, {headers: {"X-App": "1"}}))))`
 )
 
 // openWorkerApp opens the app with a service worker that is in control.

@@ -46,7 +46,13 @@ func runTests(m *testing.M) (code int) {
 	var stop context.CancelFunc
 	interrupted, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	shared = newStack("memory")
+	dir, err := os.MkdirTemp("", "ory-logout")
+	if err != nil {
+		fmt.Println("kratos:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	shared = newStack(dir)
 	defer shared.stop()
 	if err := startShared(interrupted); err != nil {
 		fmt.Println("kratos:", err)
@@ -68,7 +74,7 @@ func startShared(ctx context.Context) error {
 	if err := build(ctx); err != nil {
 		return err
 	}
-	if err := shared.start(ctx); err != nil {
+	if err := shared.startWithDatabase(ctx); err != nil {
 		return err
 	}
 	appPort = freePort()
@@ -141,8 +147,20 @@ func serve(port int, h http.Handler) error {
 	return err
 }
 
-func newStack(dsn string) *stack {
-	return &stack{AppPort: freePort(), KratosPort: freePort(), AdminPort: freePort(), SignInPort: freePort(), DSN: dsn}
+// newStack returns a stack with its database in dir: in one in memory, what several users write at once fails.
+func newStack(dir string) *stack {
+	return &stack{
+		AppPort: freePort(), KratosPort: freePort(), AdminPort: freePort(), SignInPort: freePort(),
+		DSN: "sqlite://" + filepath.Join(dir, "kratos.sqlite") + "?_fk=true&_journal=WAL&_sync=OFF",
+	}
+}
+
+// startWithDatabase makes s's database, and starts all of s but the app.
+func (s *stack) startWithDatabase(ctx context.Context) error {
+	if out, err := command(ctx, kratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
+		return fmt.Errorf("migrating Kratos's database: %w\n%s", err, out)
+	}
+	return s.start(ctx)
 }
 
 // freePort returns a port that no program listens on, and that no outgoing connection takes.
