@@ -329,7 +329,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 
 // poll calls f until it succeeds, or for 30 seconds.
 func poll(f func() error) (err error) {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = f(); err == nil {
 			return nil
 		}
