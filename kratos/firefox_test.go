@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -114,17 +115,16 @@ func (t *firefoxTab) call(method string, params map[string]any, result any) erro
 }
 
 func (t *firefoxTab) open(url string) error {
-	// Firefox is not asked to wait: it may take a frame that must not be shown for the page's failure, or wait for ever.
+	// Firefox may take a frame that must not be shown for the page's failure, or wait for it for ever. So it is not asked
+	// to wait, and what it says of a failure counts only if there is no new page.
 	if _, err := t.eval(`window.isOld = "true"`); err != nil {
 		return err
 	}
-	if err := t.call("browsingContext.navigate", map[string]any{"url": url, "wait": "none"}, nil); err != nil {
-		return err
-	}
+	navigated := t.call("browsingContext.navigate", map[string]any{"url": url, "wait": "none"}, nil)
 	return poll(func() error {
 		old, err := t.eval(`String(window.isOld || document.readyState == "loading")`)
 		if err == nil && old != "false" {
-			err = errors.New("the page before is still there")
+			err = cmp.Or(navigated, errors.New("the page before is still there"))
 		}
 		return err
 	})
