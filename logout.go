@@ -119,7 +119,8 @@ var logoutRefusedPage = template.Must(template.New("").Parse(logoutPageHead + `<
 <p><a href="{{.}}" target="_top" referrerpolicy="same-origin">Logout</a>
 `))
 
-// logoutConfirm names a cookie, and the query parameter that is equal to it in the link of logoutRefusedPage alone.
+// logoutConfirm names a cookie, and the query parameter that is equal to it in the link of logoutRefusedPage alone: a
+// click there is the user's own doing, whatever a service worker makes of the request.
 const logoutConfirm = "logout_confirm"
 
 // refuseLogout answers 403 with a page that links to r's own URL, return_to and all.
@@ -153,7 +154,7 @@ func userNavigation(r *http.Request) bool {
 	case h.Get("Sec-Purpose") != "", h.Get("Purpose") != "", h.Get("X-Moz") != "": // prefetch, prerender
 		return false
 	case err == nil && confirm.Value != "" && confirm.Value == r.URL.Query().Get(logoutConfirm):
-		return true // the link of logoutRefusedPage, whatever a service worker makes of the request
+		return true
 	case site != "" && site != "none" && site != "same-origin" && site != "same-site":
 		return false
 	case dest != "" && dest != "document" && !passedOn:

@@ -105,6 +105,10 @@ func TestLogout(t *testing.T) {
 			answer:    byReturnTo(reply(status, "text/html", "no"), kratos),
 			wantLog:   fmt.Sprintf(`level=WARN msg="return_to refused" status=%d id="" host=evil.example`, status)})
 	}
+	tests = append(tests, test{name: "return_to refused with a long id", query: refused, header: user, wantStatus: 303, wantLocation: logoutURL,
+		wantAsked: []string{refused, ""},
+		answer:    byReturnTo(reply(400, "application/json", `{"error":{"id":"`+strings.Repeat("i", 60000)+`"}}`), kratos),
+		wantLog:   `level=WARN msg="return_to refused" status=400 id=` + strings.Repeat("i", 200) + ` host=evil.example`})
 	for _, status := range []int{302, 429, 500, 503} {
 		tests = append(tests, test{name: fmt.Sprintf("return_to answered %d", status), query: refused, header: user, wantStatus: 303, wantLocation: "/",
 			wantAsked: []string{refused}, answer: reply(status, "text/html", "no"),
@@ -706,10 +710,12 @@ func TestSignals(t *testing.T) {
 		second bool
 	}{{"SIGINT", os.Interrupt, false}, {"SIGTERM", syscall.SIGTERM, false}, {"second signal", syscall.SIGTERM, true}} {
 		t.Run(tt.name, func(t *testing.T) {
-			asked, release := make(chan struct{}), make(chan struct{})
+			asked, released := make(chan struct{}), make(chan struct{})
+			release := sync.OnceFunc(func() { close(released) })
+			defer release() // if the test fails before
 			fake := startOry(t, func(w http.ResponseWriter, r *http.Request) {
 				close(asked)
-				<-release
+				<-released
 				kratos(w, r)
 			})
 			cmd, appURL, _ := startProgram(t, fake.URL)
@@ -734,7 +740,7 @@ func TestSignals(t *testing.T) {
 				wantLocation, wantCode = "", -1 // ended by the signal
 				waitFor(t, "the end", func() bool { return cmd.Process.Signal(os.Interrupt) != nil })
 			}
-			close(release)
+			release()
 			if got := <-answer; got != wantLocation {
 				t.Errorf("got Location %q, want %q", got, wantLocation)
 			}
