@@ -738,7 +738,7 @@ func TestSignals(t *testing.T) {
 			wantLocation, wantCode := logoutURL, 0
 			if tt.second {
 				wantLocation, wantCode = "", -1 // ended by the signal
-				waitFor(t, "the end", func() bool { return cmd.Process.Signal(os.Interrupt) != nil })
+				waitFor(t, "the end", func() bool { return cmd.Process.Signal(syscall.SIGTERM) != nil })
 			}
 			release()
 			if got := <-answer; got != wantLocation {
