@@ -629,7 +629,7 @@ func TestServe(t *testing.T) {
 			if err := serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(tt.takes) })}); err != nil {
 				t.Errorf("got %v, want no error", err)
 			}
-			if got := time.Since(start); got < tt.limit || got > tt.limit+time.Second { // Shutdown polls
+			if got := time.Since(start); got < tt.limit || got > tt.limit+900*time.Millisecond { // Shutdown polls
 				t.Errorf("got an end after %v, want %v", got, tt.limit)
 			}
 			synctest.Wait()
@@ -1116,7 +1116,7 @@ func startProgram(t *testing.T, oryURL string, env ...string) (cmd *exec.Cmd, ap
 
 // get asks app, and returns its answer, a redirect included.
 func get(app http.Handler, method, target string, header http.Header) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(cmp.Or(method, "GET"), "http://app.example"+target, nil)
+	r := httptest.NewRequest(cmp.Or(method, "GET"), "http://app.example:3000"+target, nil)
 	r.Header = header.Clone()
 	w := httptest.NewRecorder()
 	app.ServeHTTP(w, r)
