@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,14 +14,9 @@ import (
 	"time"
 )
 
-// browser is a browser that a test drives. Only one goroutine may use it.
+// browser is a tab of a browser. Its input comes from the browser and not from a script: pages trust it. Only one
+// goroutine may use the tabs of a browser.
 type browser interface {
-	newTab() (tab, error) // with cookies of its own
-	close()
-}
-
-// tab is a tab of a browser. Its input comes from the browser and not from a script: pages trust it.
-type tab interface {
 	open(url string) error          // as if it were typed
 	eval(js string) (string, error) // js is an expression that gives a string
 	point(x, y int) error           // with the mouse
@@ -31,130 +25,108 @@ type tab interface {
 	back() error
 	resize(width, height int) error
 	screenshot() (png []byte, err error)
-	other() (tab, error) // another tab that this one has opened
-	close()              // this one and those that it has opened
+	other() (browser, error) // another tab, if there is one
+	closeTab() error
 }
 
+// engines start browsers, which end with the test. They skip the test where they lack a program, but fail it in CI.
 var engines = []struct {
-	name, packages string // Debian's
-	start          func(ctx context.Context, dark bool) (browser, error)
+	name  string
+	start func(t *testing.T, dark bool) browser
 }{
-	{"chromium", "chromium", startChromium},
-	{"firefox", "firefox-esr", startFirefox},
-	{"webkit", "webkit2gtk-driver xvfb", startWebKit},
+	{"chromium", startChromium},
+	{"firefox", startFirefox},
+	{"webkit", startWebKit},
 }
 
-const commandTimeout = time.Minute // Firefox may take as long to start on a busy machine
+const commandTimeout = time.Minute // of a browser
 
 var errNoTab = errors.New("there is no other tab")
 
 // lookPath returns the path of the first of names that is a program.
-func lookPath(names ...string) (path string, err error) {
-	err = exec.ErrNotFound
+func lookPath(t *testing.T, packages string, names ...string) string {
+	t.Helper()
 	for _, name := range names {
-		if path, err = exec.LookPath(name); err == nil {
-			break
+		if path, err := exec.LookPath(name); err == nil {
+			return path
 		}
 	}
-	return path, err
+	missing := "not installed: Debian has it (apt install " + packages + ")"
+	if os.Getenv("CI") == "true" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+	return ""
 }
 
-// WebDriver's actions are the same as WebDriver BiDi's: https://w3c.github.io/webdriver/#actions
+// startProgram starts a program that ends with the test.
+func startProgram(t *testing.T, env []string, name string, args ...string) {
+	t.Helper()
+	p, err := shared.startProgram(interrupted, env, name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+}
 
-type action map[string]any
+type params map[string]any // of a command
+
+// webDriverInput performs actions, which are the same in WebDriver and WebDriver BiDi:
+// https://w3c.github.io/webdriver/#actions
+type webDriverInput func(actions []any) error
+
+func (perform webDriverInput) point(x, y int) error {
+	return perform([]any{mouse(params{"type": "pointerMove", "x": x, "y": y})})
+}
+
+func (perform webDriverInput) click(x, y int, ctrl bool) error {
+	pause := params{"type": "pause"}
+	click := []any{mouse(pause, params{"type": "pointerMove", "x": x, "y": y},
+		params{"type": "pointerDown", "button": 0}, params{"type": "pointerUp", "button": 0})}
+	if ctrl {
+		const control = "\uE009"
+		click = append(click, keyboard(params{"type": "keyDown", "value": control}, pause, pause, pause, params{"type": "keyUp", "value": control}))
+	}
+	return perform(click)
+}
+
+func (perform webDriverInput) press(keys string) error {
+	var actions []any
+	for _, key := range strings.NewReplacer("\t", "\uE004", "\r", "\uE007").Replace(keys) {
+		actions = append(actions, params{"type": "keyDown", "value": string(key)}, params{"type": "keyUp", "value": string(key)})
+	}
+	return perform([]any{keyboard(actions...)})
+}
 
 func mouse(actions ...any) any {
-	return action{"type": "pointer", "id": "mouse", "parameters": action{"pointerType": "mouse"}, "actions": actions}
+	return params{"type": "pointer", "id": "mouse", "parameters": params{"pointerType": "mouse"}, "actions": actions}
 }
 
 func keyboard(actions ...any) any {
-	return action{"type": "key", "id": "keyboard", "actions": actions}
-}
-
-func pointActions(x, y int) []any {
-	return []any{mouse(action{"type": "pointerMove", "x": x, "y": y})}
-}
-
-func clickActions(x, y int, ctrl bool) []any {
-	click := []any{mouse(action{"type": "pointerMove", "x": x, "y": y}, action{"type": "pointerDown", "button": 0}, action{"type": "pointerUp", "button": 0})}
-	if ctrl {
-		const control = "\uE009"
-		pause := action{"type": "pause"}
-		click = append(click, keyboard(action{"type": "keyDown", "value": control}, pause, pause, action{"type": "keyUp", "value": control}))
-	}
-	return click
-}
-
-func keyActions(keys string) []any {
-	var actions []any
-	for _, key := range strings.NewReplacer("\t", "\uE004", "\r", "\uE007").Replace(keys) {
-		actions = append(actions, action{"type": "keyDown", "value": string(key)}, action{"type": "keyUp", "value": string(key)})
-	}
-	return []any{keyboard(actions...)}
+	return params{"type": "key", "id": "keyboard", "actions": actions}
 }
 
 func TestBrowser(t *testing.T) {
 	for _, engine := range engines {
 		t.Run(engine.name, func(t *testing.T) {
 			t.Parallel()
-			b := startBrowser(t, engine.name, false)
-			for _, test := range []struct {
-				name string
-				test func(*testing.T, string, browser)
-			}{
-				{"pages", testPages},
-				{"signs out", testRows},
-				{"does not sign out", testAttacks},
-				{"frames", testFrames},
-				{"control", testAttacksOnSample},
-			} {
-				t.Run(test.name, func(t *testing.T) { test.test(t, engine.name, b) })
+			b := engine.start(t, false)
+			t.Run("pages", func(t *testing.T) { testPages(t, engine.name, b, false) })
+			t.Run("dark pages", func(t *testing.T) { testPages(t, engine.name, engine.start(t, true), true) })
+			t.Run("signs out", func(t *testing.T) { testRows(t, engine.name, b) })
+			t.Run("does not sign out", func(t *testing.T) { testAttacks(t, engine.name, b) })
+			t.Run("frames", func(t *testing.T) { testFrames(t, engine.name, b) })
+			if engine.name == "chromium" { // one engine is enough
+				t.Run("control", func(t *testing.T) { testAttacksOnSample(t, b) })
 			}
 		})
 	}
 }
 
-// startBrowser starts a browser. It skips the test where there is none, but fails it in CI.
-func startBrowser(t *testing.T, engine string, dark bool) browser {
-	t.Helper()
-	for _, e := range engines {
-		if e.name != engine {
-			continue
-		}
-		b, err := e.start(interrupted, dark)
-		if errors.Is(err, exec.ErrNotFound) {
-			missing := fmt.Sprintf("no %s to test with: Debian has it (apt install %s)", e.name, e.packages)
-			if os.Getenv("CI") == "true" {
-				t.Fatal(missing)
-			}
-			t.Skip(missing)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop := sync.OnceFunc(b.close)
-		browserStops.Store(b, stop)
-		t.Cleanup(stop)
-		return b
-	}
-	t.Fatalf("no engine %q", engine)
-	return nil
-}
-
-var browserStops sync.Map // by browser
-
-// stopBrowsers ends all browsers that were started, and returns when they have ended.
-func stopBrowsers() {
-	browserStops.Range(func(_, stop any) bool {
-		stop.(func())()
-		return true
-	})
-}
-
-// user is a user who is signed in, with a tab of a browser.
+// user is a user with a browser.
 type user struct {
 	t *testing.T
-	tab
+	browser
 	engine  string
 	session string // Kratos's session cookie, as a Cookie header has it
 }
@@ -162,23 +134,17 @@ type user struct {
 // newUser signs a user in without the browser, and gives the browser the cookie.
 func newUser(t *testing.T, engine string, b browser) *user {
 	t.Helper()
-	tab, err := b.newTab()
-	if err != nil {
-		t.Fatal(err)
+	if interrupted.Err() != nil {
+		t.Fatal("interrupted")
 	}
-	t.Cleanup(tab.close)
-	u := &user{t: t, tab: tab, engine: engine}
-	u.signIn()
-	return u
-}
-
-// signingIn is for one user at a time: Kratos fails some sign-ins that write to SQLite at once.
-var signingIn sync.Mutex
-
-func (u *user) signIn() {
-	u.t.Helper()
+	t.Cleanup(func() {
+		for other, err := b.other(); err == nil; other, err = b.other() {
+			other.closeTab()
+		}
+	})
+	u := &user{t: t, browser: b, engine: engine}
 	signingIn.Lock()
-	waitFor(u.t, "a session", func() bool {
+	waitFor(t, "a session", func() bool {
 		c := newClient(shared)
 		_, err := c.signIn(demoPassword)
 		u.session = c.session()
@@ -188,7 +154,11 @@ func (u *user) signIn() {
 	_, value, _ := strings.Cut(u.session, "=")
 	u.open(sameSite + "/?session=" + url.QueryEscape(value) + "&redirect=" + url.QueryEscape(appURL))
 	u.waitFor(appURL+"/", signedIn)
+	return u
 }
+
+// signingIn is for one user at a time: Kratos fails some sign-ins that write to SQLite at once.
+var signingIn sync.Mutex
 
 func (u *user) check(err error) {
 	u.t.Helper()
@@ -199,7 +169,7 @@ func (u *user) check(err error) {
 
 func (u *user) open(url string) {
 	u.t.Helper()
-	u.check(u.tab.open(url))
+	u.check(u.browser.open(url))
 }
 
 // openHTML opens a page with body on a site, sameSite or crossSite.
@@ -210,7 +180,7 @@ func (u *user) openHTML(site, body string) {
 
 func (u *user) eval(js string) string {
 	u.t.Helper()
-	value, err := u.tab.eval(js)
+	value, err := u.browser.eval(js)
 	u.check(err)
 	return value
 }
@@ -241,7 +211,7 @@ func (u *user) hover(selector string) {
 func (u *user) click(selector string) {
 	u.t.Helper()
 	x, y := u.find(selector)
-	u.check(u.tab.click(x, y, false))
+	u.check(u.browser.click(x, y, false))
 }
 
 // clickLogout clicks the first link or button.
@@ -256,7 +226,7 @@ func (u *user) otherTab() *user {
 	other := *u
 	waitFor(u.t, "another tab", func() bool {
 		tab, err := u.other()
-		other.tab = tab
+		other.browser = tab
 		return err == nil
 	})
 	return &other
@@ -267,7 +237,7 @@ func (u *user) waitFor(url, text string) {
 	u.t.Helper()
 	var got string
 	if err := poll(func() (err error) {
-		got, err = u.tab.eval(`document.readyState + " " + location.href.replace(/flow=.*/, "flow") + "\n" + document.body.innerText`)
+		got, err = u.browser.eval(`document.readyState + " " + location.href.replace(/flow=.*/, "flow") + "\n" + document.body.innerText`)
 		if err == nil && !(strings.HasPrefix(got, "complete "+url+"\n") && strings.Contains(got, text)) {
 			err = errors.New("another page")
 		}

@@ -5,24 +5,20 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/preload"
 	"github.com/chromedp/chromedp"
 )
 
 // chromium is driven by chromedp, over the Chrome DevTools Protocol.
-type chromium struct {
-	ctx  context.Context
-	stop context.CancelFunc
-}
+type chromium struct{ ctx context.Context }
 
-func startChromium(ctx context.Context, dark bool) (browser, error) {
-	path, err := lookPath("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-	if err != nil {
-		return nil, err
-	}
+func startChromium(t *testing.T, dark bool) browser {
+	path := lookPath(t, "chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU)
 	if dark {
 		options = append(options, chromedp.Flag("blink-settings", "preferredColorScheme=0"))
@@ -30,89 +26,75 @@ func startChromium(ctx context.Context, dark bool) (browser, error) {
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // which does not work for root
 	}
-	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
-	ctx, _ = chromedp.NewContext(ctx) // ends with the allocator's
+	ctx, stop := chromedp.NewExecAllocator(interrupted, options...)
+	t.Cleanup(stop)
+	ctx, _ = chromedp.NewContext(ctx)
+	t.Cleanup(func() { chromedp.Cancel(ctx) }) // waits for its end
 	if err := chromedp.Do(ctx); err != nil {
-		stop()
-		return nil, err
+		t.Fatal(err)
 	}
-	return &chromium{ctx, stop}, nil
+	return chromium{ctx}
 }
 
-func (c *chromium) close() {
-	chromedp.Cancel(c.ctx) // waits for its end
-	c.stop()
-}
-
-func (c *chromium) newTab() (tab, error) {
-	ctx, cancel := chromedp.NewContext(c.ctx, chromedp.WithNewBrowserContext())
-	return &chromiumTab{ctx, cancel}, chromedp.Do(ctx)
-}
-
-type chromiumTab struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-}
-
-func (t *chromiumTab) do(steps ...chromedp.Action[chromedp.Void]) error {
-	ctx, cancel := context.WithTimeout(t.ctx, commandTimeout)
+func (c chromium) do(steps ...chromedp.Action[chromedp.Void]) error {
+	ctx, cancel := context.WithTimeout(c.ctx, commandTimeout)
 	defer cancel()
 	return chromedp.Do(ctx, steps...)
 }
 
-func (t *chromiumTab) open(url string) error { return t.do(chromedp.Navigate(url)) }
-
-func (t *chromiumTab) eval(js string) (string, error) {
-	ctx, cancel := context.WithTimeout(t.ctx, commandTimeout)
+func (c chromium) eval(js string) (string, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, commandTimeout)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.Evaluate[string](js))
 }
 
-func (t *chromiumTab) point(x, y int) error {
-	return t.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, float64(x), float64(y)))
+func (c chromium) open(url string) error  { return c.do(chromedp.Navigate(url)) }
+func (c chromium) back() error            { return c.do(chromedp.NavigateBack()) }
+func (c chromium) press(key string) error { return c.do(chromedp.KeyEvent(key)) }
+
+func (c chromium) point(x, y int) error {
+	return c.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, float64(x), float64(y)))
 }
 
-func (t *chromiumTab) click(x, y int, ctrl bool) error {
+func (c chromium) click(x, y int, ctrl bool) error {
 	modifier := chromedp.ModifierNone
 	if ctrl {
 		modifier = chromedp.ModifierCtrl
 	}
-	return t.do(chromedp.MouseClickXY(float64(x), float64(y), chromedp.ButtonModifiers(modifier)))
+	return c.do(chromedp.MouseClickXY(float64(x), float64(y), chromedp.ButtonModifiers(modifier)))
 }
 
-func (t *chromiumTab) press(keys string) error { return t.do(chromedp.KeyEvent(keys)) }
-
-func (t *chromiumTab) back() error { return t.do(chromedp.NavigateBack()) }
-
-func (t *chromiumTab) resize(width, height int) error {
-	return t.do(chromedp.EmulateViewport(int64(width), int64(height)))
+func (c chromium) resize(width, height int) error {
+	return c.do(chromedp.EmulateViewport(int64(width), int64(height)))
 }
 
-func (t *chromiumTab) screenshot() ([]byte, error) {
-	return chromedp.Run(t.ctx, chromedp.CaptureScreenshot())
+func (c chromium) screenshot() ([]byte, error) {
+	return chromedp.Run(c.ctx, chromedp.CaptureScreenshot())
 }
 
-func (t *chromiumTab) other() (tab, error) {
-	targets, err := chromedp.Targets(t.ctx)
+func (c chromium) other() (browser, error) {
+	targets, err := chromedp.Targets(c.ctx)
 	if err != nil {
 		return nil, err
 	}
-	own := chromedp.FromContext(t.ctx)
 	for _, target := range targets {
-		if target.Type == "page" && target.BrowserContextID == own.BrowserContextID && target.TargetID != own.Target.TargetID {
-			ctx, cancel := chromedp.NewContext(t.ctx, chromedp.WithTargetID(target.TargetID))
-			return &chromiumTab{ctx, cancel}, chromedp.Do(ctx)
+		if target.Type == "page" && target.TargetID != chromedp.FromContext(c.ctx).Target.TargetID {
+			ctx, _ := chromedp.NewContext(c.ctx, chromedp.WithTargetID(target.TargetID)) // ends with c's
+			return chromium{ctx}, chromedp.Do(ctx)
 		}
 	}
 	return nil, errNoTab
 }
 
-func (t *chromiumTab) close() { t.cancel() }
+func (c chromium) closeTab() error {
+	_, err := chromedp.Call(c.ctx, page.Close, cdp.Empty{})
+	return err
+}
 
 // preloads returns a func that returns what Chromium has said by then of u's prefetches and prerenders.
 func preloads(u *user) (said func() string) {
 	u.t.Helper()
-	ctx := u.tab.(*chromiumTab).ctx
+	ctx := u.browser.(chromium).ctx
 	if _, err := chromedp.Call(ctx, preload.Enable, cdp.Empty{}); err != nil {
 		u.t.Fatal(err)
 	}

@@ -35,12 +35,6 @@ func (c *client) click(t *testing.T) (location string) {
 	return resp.Header.Get("Location")
 }
 
-// retry calls f until it succeeds.
-func retry(t *testing.T, f func() error) {
-	t.Helper()
-	waitFor(t, "Kratos", func() bool { return f() == nil })
-}
-
 // Kratos is killed and started again while users click Logout all the time.
 func TestKratosFaults(t *testing.T) {
 	const users, kills, clicks = 32, 3, 20
@@ -91,13 +85,13 @@ func TestKratosFaults(t *testing.T) {
 				if rand.IntN(25) > 0 {
 					continue // an impatient user: the browser follows the last click
 				}
-				retry(t, func() error {
+				retry(t, "Kratos", func() error {
 					writes.Lock()
 					defer writes.Unlock()
 					_, _, err := c.get(location)
 					return err
 				})
-				retry(t, func() error {
+				retry(t, "Kratos", func() error {
 					got, err := s.whoami(session)
 					if err == nil && got != 401 {
 						t.Errorf("whoami after a logout: got %d, want 401", got)
@@ -112,7 +106,7 @@ func TestKratosFaults(t *testing.T) {
 		before := ended.Load()
 		waitFor(t, "logouts", func() bool { return ended.Load() >= before+clicks })
 		witness := newClient(s)
-		retry(t, func() error { _, err := witness.signIn(demoPassword); return err })
+		retry(t, "Kratos", func() error { _, err := witness.signIn(demoPassword); return err })
 
 		s.kratos.Process.Kill()
 		<-s.kratos.ended

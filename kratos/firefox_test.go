@@ -8,67 +8,59 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"testing"
 
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
 )
 
-// firefox speaks WebDriver BiDi: https://w3c.github.io/webdriver-bidi/
+// firefox is a tab of a Firefox, which speaks WebDriver BiDi: https://w3c.github.io/webdriver-bidi/
 type firefox struct {
-	*program
-	profile string
-	conn    *websocket.Conn
-	id      int // of the last command
+	webDriverInput
+	*bidi
+	context string
 }
 
-func startFirefox(ctx context.Context, dark bool) (browser, error) {
-	path, err := lookPath("firefox-esr", "firefox")
-	if err != nil {
-		return nil, err
-	}
+type bidi struct {
+	*websocket.Conn
+	id int // of the last command
+}
+
+func startFirefox(t *testing.T, dark bool) browser {
+	path := lookPath(t, "firefox-esr", "firefox-esr", "firefox")
 	profile, err := os.MkdirTemp("", "ory-logout-firefox")
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	f := &firefox{profile: profile}
+	t.Cleanup(func() { os.RemoveAll(profile) })
 	// 0 is dark, 1 is light.
 	prefs := fmt.Sprintf(`user_pref("layout.css.prefers-color-scheme.content-override", %d);`, map[bool]int{true: 0, false: 1}[dark])
 	if err := os.WriteFile(filepath.Join(profile, "user.js"), []byte(prefs), 0o600); err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
 	port := freePort()
-	f.program, err = shared.startProgram(ctx, nil, path, "--headless", "--remote-debugging-port", fmt.Sprint(port), "--profile", profile)
-	if err != nil {
-		return nil, err
-	}
-	if err = poll(func() (err error) {
-		f.conn, _, err = websocket.Dial(ctx, fmt.Sprintf("ws://127.0.0.1:%d/session", port), nil)
+	startProgram(t, nil, path, "--headless", "--remote-debugging-port", fmt.Sprint(port), "--profile", profile)
+	b := &bidi{}
+	retry(t, "Firefox", func() (err error) {
+		b.Conn, _, err = websocket.Dial(t.Context(), fmt.Sprintf("ws://127.0.0.1:%d/session", port), nil)
 		return err
-	}); err == nil {
-		f.conn.SetReadLimit(-1) // for screenshots
-		err = f.call("session.new", map[string]any{"capabilities": map[string]any{}}, nil)
+	})
+	t.Cleanup(func() { b.CloseNow() })
+	b.SetReadLimit(-1) // for screenshots
+	err = b.call("session.new", params{"capabilities": params{}}, nil)
+	tabs, err2 := b.tabs()
+	if err = cmp.Or(err, err2); err != nil {
+		t.Fatal(err)
 	}
-	if err != nil {
-		f.close()
-		return nil, err
-	}
-	return f, nil
-}
-
-func (f *firefox) close() {
-	if f.conn != nil {
-		f.conn.CloseNow()
-	}
-	f.stop()
-	os.RemoveAll(f.profile)
+	return b.tab(tabs[0])
 }
 
 // call sends a command, and decodes its result.
-func (f *firefox) call(method string, params, result any) error {
+func (b *bidi) call(method string, p params, result any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
-	f.id++
-	if err := wsjson.Write(ctx, f.conn, map[string]any{"id": f.id, "method": method, "params": params}); err != nil {
+	b.id++
+	if err := wsjson.Write(ctx, b.Conn, params{"id": b.id, "method": method, "params": p}); err != nil {
 		return err
 	}
 	for {
@@ -77,11 +69,11 @@ func (f *firefox) call(method string, params, result any) error {
 			Error, Message string
 			Result         json.RawMessage
 		}
-		if err := wsjson.Read(ctx, f.conn, &answer); err != nil {
+		if err := wsjson.Read(ctx, b.Conn, &answer); err != nil {
 			return err
 		}
 		switch {
-		case answer.ID != f.id: // an event, or the late answer to a command given up
+		case answer.ID != b.id: // an event, or the late answer to a command given up
 		case answer.Error != "":
 			return fmt.Errorf("%s: %s: %s", method, answer.Error, answer.Message)
 		case result == nil:
@@ -92,37 +84,31 @@ func (f *firefox) call(method string, params, result any) error {
 	}
 }
 
-type firefoxTab struct {
-	*firefox
-	user    string // context
-	context string
-}
-
-func (f *firefox) newTab() (tab, error) {
-	var user struct{ UserContext string }
-	if err := f.call("browser.createUserContext", map[string]any{}, &user); err != nil {
-		return nil, err
+// tabs returns the contexts of all tabs.
+func (b *bidi) tabs() (contexts []string, err error) {
+	var tree struct{ Contexts []struct{ Context string } }
+	err = b.call("browsingContext.getTree", params{}, &tree)
+	for _, c := range tree.Contexts {
+		contexts = append(contexts, c.Context)
 	}
-	var created struct{ Context string }
-	err := f.call("browsingContext.create", map[string]any{"type": "tab", "userContext": user.UserContext}, &created)
-	return &firefoxTab{f, user.UserContext, created.Context}, err
+	return contexts, err
 }
 
-// call sends a command for this tab.
-func (t *firefoxTab) call(method string, params map[string]any, result any) error {
-	params["context"] = t.context
-	return t.firefox.call(method, params, result)
+func (b *bidi) tab(context string) firefox {
+	return firefox{func(actions []any) error {
+		return b.call("input.performActions", params{"context": context, "actions": actions}, nil)
+	}, b, context}
 }
 
-func (t *firefoxTab) open(url string) error {
+func (f firefox) open(url string) error {
 	// Firefox may take a frame that must not be shown for the page's failure, or wait for it for ever. So it is not asked
 	// to wait, and what it says of a failure counts only if there is no new page.
-	if _, err := t.eval(`window.isOld = "true"`); err != nil {
+	if _, err := f.eval(`window.isOld = "true"`); err != nil {
 		return err
 	}
-	navigated := t.call("browsingContext.navigate", map[string]any{"url": url, "wait": "none"}, nil)
+	navigated := f.call("browsingContext.navigate", params{"context": f.context, "url": url, "wait": "none"}, nil)
 	return poll(func() error {
-		old, err := t.eval(`String(window.isOld || document.readyState == "loading")`)
+		old, err := f.eval(`String(window.isOld || document.readyState == "loading")`)
 		if err == nil && old != "false" {
 			err = cmp.Or(navigated, errors.New("the page before is still there"))
 		}
@@ -130,58 +116,45 @@ func (t *firefoxTab) open(url string) error {
 	})
 }
 
-func (t *firefoxTab) eval(js string) (string, error) {
+func (f firefox) eval(js string) (string, error) {
 	var result struct {
 		Result           struct{ Value string }
 		ExceptionDetails struct{ Text string }
 	}
-	err := t.firefox.call("script.evaluate", map[string]any{
-		"target": map[string]any{"context": t.context}, "expression": js, "awaitPromise": false,
-	}, &result)
+	err := f.call("script.evaluate", params{"target": params{"context": f.context}, "expression": js, "awaitPromise": false}, &result)
 	if text := result.ExceptionDetails.Text; text != "" {
 		return "", fmt.Errorf("%s: %s", js, text)
 	}
 	return result.Result.Value, err
 }
 
-func (t *firefoxTab) act(actions []any) error {
-	return t.call("input.performActions", map[string]any{"actions": actions}, nil)
+func (f firefox) back() error {
+	return f.call("browsingContext.traverseHistory", params{"context": f.context, "delta": -1}, nil)
 }
 
-func (t *firefoxTab) point(x, y int) error            { return t.act(pointActions(x, y)) }
-func (t *firefoxTab) click(x, y int, ctrl bool) error { return t.act(clickActions(x, y, ctrl)) }
-func (t *firefoxTab) press(keys string) error         { return t.act(keyActions(keys)) }
-
-func (t *firefoxTab) back() error {
-	return t.call("browsingContext.traverseHistory", map[string]any{"delta": -1}, nil)
+func (f firefox) resize(width, height int) error {
+	return f.call("browsingContext.setViewport", params{"context": f.context, "viewport": params{"width": width, "height": height}}, nil)
 }
 
-func (t *firefoxTab) resize(width, height int) error {
-	return t.call("browsingContext.setViewport", map[string]any{"viewport": map[string]any{"width": width, "height": height}}, nil)
-}
-
-func (t *firefoxTab) screenshot() ([]byte, error) {
+func (f firefox) screenshot() ([]byte, error) {
 	var result struct{ Data []byte }
-	err := t.call("browsingContext.captureScreenshot", map[string]any{}, &result)
+	err := f.call("browsingContext.captureScreenshot", params{"context": f.context}, &result)
 	return result.Data, err
 }
 
-func (t *firefoxTab) other() (tab, error) {
-	var tree struct {
-		Contexts []struct{ Context, UserContext string }
-	}
-	if err := t.firefox.call("browsingContext.getTree", map[string]any{}, &tree); err != nil {
+func (f firefox) other() (browser, error) {
+	tabs, err := f.tabs()
+	if err != nil {
 		return nil, err
 	}
-	for _, c := range tree.Contexts {
-		if c.UserContext == t.user && c.Context != t.context {
-			return &firefoxTab{t.firefox, t.user, c.Context}, nil
+	for _, context := range tabs {
+		if context != f.context {
+			return f.tab(context), nil
 		}
 	}
 	return nil, errNoTab
 }
 
-// close closes all of the user's tabs.
-func (t *firefoxTab) close() {
-	t.firefox.call("browser.removeUserContext", map[string]any{"userContext": t.user}, nil)
+func (f firefox) closeTab() error {
+	return f.call("browsingContext.close", params{"context": f.context}, nil)
 }

@@ -3,11 +3,9 @@ package main
 import (
 	"archive/tar"
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,15 +14,12 @@ import (
 
 var npmFiles sync.Map // by package and file
 
-// npm returns a file of a package, as npm's registry has it now. It skips the test where there is no npm, but fails
-// it in CI.
+// npm returns a file of a package, as npm's registry has it now.
 func npm(t *testing.T, pkg, file string) string {
 	t.Helper()
+	lookPath(t, "npm", "npm")
 	read, _ := npmFiles.LoadOrStore(pkg+" "+file, sync.OnceValues(func() (string, error) { return npmPack(pkg, file) }))
 	content, err := read.(func() (string, error))()
-	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") != "true" {
-		t.Skip("no npm to fetch the page's library: Debian has it (apt install npm)")
-	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ type measured struct {
 }
 
 // Every page is readable on a phone, light and dark; the screenshots in .bin/screenshots are to be looked at.
-func testPages(t *testing.T, engine string, b browser) {
+func testPages(t *testing.T, engine string, b browser, dark bool) {
 	orphan := &stack{AppPort: freePort(), KratosPort: freePort()} // without its Kratos
 	if err := orphan.startApp(context.Background(), orphan.AppPort); err != nil {
 		t.Fatal(err)
@@ -56,42 +56,32 @@ func testPages(t *testing.T, engine string, b browser) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, dark := range []bool{false, true} {
-		if dark {
-			b = startBrowser(t, engine, dark)
-		}
-		tab, err := b.newTab()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(tab.close)
-		u := &user{t: t, tab: tab, engine: engine}
-		for _, page := range []struct {
-			name string
-			open func()
-			url  string
-			want string
-		}{
-			{"signed out", func() { u.open(appURL) }, appURL + "/", signedOut},
-			{"sign in", u.clickLink, fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort), "Password"},
-			{"signed in", u.typePassword, appURL + "/", signedIn},
-			{"unknown", func() { u.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not be asked", orphan.KratosPort)},
-			{"refused", func() {
-				u.openHTML(crossSite, link(appURL+"/logout", ""))
-				u.clickLink()
-			}, appURL + "/logout", "Logout"},
-			{"signed out again", u.clickLink, appURL + "/", signedOut},
-		} {
-			page.open()
-			u.waitFor(page.url, page.want)
-			for _, width := range []int{320, 1280} {
-				u.check(u.resize(width, 640))
-				name := fmt.Sprintf("%s, %d, %s", page.name, width, map[bool]string{false: "light", true: "dark"}[dark])
-				u.checkReadable(name, dark)
-				image, err := u.screenshot()
-				u.check(err)
-				u.check(os.WriteFile(filepath.Join(dir, name+".png"), image, 0o644))
-			}
+	u := &user{t: t, browser: b, engine: engine}
+	for _, page := range []struct {
+		name string
+		open func()
+		url  string
+		want string
+	}{
+		{"signed out", func() { u.open(appURL) }, appURL + "/", signedOut},
+		{"sign in", u.clickLink, fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort), "Password"},
+		{"signed in", u.typePassword, appURL + "/", signedIn},
+		{"unknown", func() { u.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not be asked", orphan.KratosPort)},
+		{"refused", func() {
+			u.openHTML(crossSite, link(appURL+"/logout", ""))
+			u.clickLink()
+		}, appURL + "/logout", "Logout"},
+		{"signed out again", u.clickLink, appURL + "/", signedOut},
+	} {
+		page.open()
+		u.waitFor(page.url, page.want)
+		for _, width := range []int{320, 1280} {
+			u.check(u.resize(width, 640))
+			name := fmt.Sprintf("%s, %d, %s", page.name, width, map[bool]string{false: "light", true: "dark"}[dark])
+			u.checkReadable(name, dark)
+			image, err := u.screenshot()
+			u.check(err)
+			u.check(os.WriteFile(filepath.Join(dir, name+".png"), image, 0o644))
 		}
 	}
 }

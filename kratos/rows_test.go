@@ -43,7 +43,7 @@ func testRows(t *testing.T, engine string, b browser) {
 		{"link to a new tab", func(u *user, logout string) {
 			u.openHTML(sameSite, link(logout, `target="_blank"`))
 			u.clickLink()
-			u.tab = u.otherTab().tab
+			u.browser = u.otherTab().browser
 			if engine == "webkit" { // which says that another site's link led here
 				u.clickRefused(logout)
 			}

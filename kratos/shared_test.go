@@ -58,15 +58,7 @@ func runTests(m *testing.M) (code int) {
 		fmt.Println("kratos:", err)
 		return 1
 	}
-	ended := make(chan int)
-	go func() { ended <- m.Run() }()
-	select {
-	case code := <-ended:
-		return code
-	case <-interrupted.Done():
-		stopBrowsers()
-		return 1
-	}
+	return m.Run()
 }
 
 // startShared starts it all. The app itself is on a port that only the proxies know.
@@ -317,21 +309,27 @@ func checkWhoami(t *testing.T, s *stack, session string, want int) {
 
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	if err := poll(func() error {
+	retry(t, what, func() error {
 		if done() {
 			return nil
 		}
 		return errors.New("not yet")
-	}); err != nil {
-		t.Fatalf("waited in vain for %s", what)
+	})
+}
+
+// retry calls f until it succeeds, and fails the test if that takes too long.
+func retry(t *testing.T, what string, f func() error) {
+	t.Helper()
+	if err := poll(f); err != nil {
+		t.Fatalf("waited in vain for %s: %v", what, err)
 	}
 }
 
 // poll calls f until it succeeds, or for 30 seconds.
 func poll(f func() error) (err error) {
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if err = f(); err == nil {
-			return nil
+		if err = f(); err == nil || interrupted.Err() != nil {
+			break
 		}
 	}
 	return err

@@ -9,86 +9,61 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"testing"
 )
 
-// webKit is WebKitGTK's MiniBrowser on an X server of its own. It speaks WebDriver: https://w3c.github.io/webdriver/
+// webKit is a tab of WebKitGTK's MiniBrowser, whose driver speaks WebDriver: https://w3c.github.io/webdriver/
 type webKit struct {
-	x, driver *program
-	url       string
-	current   string // the tab that the driver's commands go to
+	webDriverInput
+	*webDriver
+	handle string
 }
 
-func startWebKit(ctx context.Context, dark bool) (browser, error) {
-	driver, err := lookPath("WebKitWebDriver")
-	if err != nil {
-		return nil, err
-	}
-	xvfb, err := lookPath("Xvfb")
-	if err != nil {
-		return nil, err
-	}
+type webDriver struct {
+	session string // its URL
+	current string // the tab that commands go to
+}
+
+func startWebKit(t *testing.T, dark bool) browser {
+	const packages = "webkit2gtk-driver xvfb"
+	driver, xvfb := lookPath(t, packages, "WebKitWebDriver"), lookPath(t, packages, "Xvfb")
 	found, _ := filepath.Glob("/usr/lib*/*/webkit2gtk-4.1/MiniBrowser") // the pattern is good
-	binary, err := lookPath(found...)
-	if err != nil {
-		return nil, err
-	}
+	binary := lookPath(t, packages, found...)
+
 	port, display := freePort(), freePort()
-	w := &webKit{url: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
-	if w.x, err = shared.startProgram(ctx, nil, xvfb, fmt.Sprintf(":%d", display), "-screen", "0", "1400x1000x24"); err != nil {
-		return nil, err
-	}
-	if err = poll(func() error {
+	startProgram(t, nil, xvfb, fmt.Sprintf(":%d", display), "-screen", "0", "1400x1000x24")
+	retry(t, "Xvfb", func() error {
 		_, err := os.Stat(fmt.Sprintf("/tmp/.X11-unix/X%d", display))
 		return err
-	}); err != nil {
-		w.close()
-		return nil, err
-	}
-	theme := map[bool]string{true: "Adwaita:dark", false: "Adwaita"}[dark]
-	w.driver, err = shared.startProgram(ctx, []string{
-		fmt.Sprintf("DISPLAY=:%d", display), "GTK_THEME=" + theme,
+	})
+	startProgram(t, []string{
+		fmt.Sprintf("DISPLAY=:%d", display),
+		"GTK_THEME=" + map[bool]string{true: "Adwaita:dark", false: "Adwaita"}[dark],
 		"WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS=1", // which does not work for root
 	}, driver, fmt.Sprintf("--port=%d", port))
-	if err == nil {
-		err = w.driver.waitFor(ctx, port, "/status")
-	}
-	if err == nil {
-		err = w.newSession(binary)
-	}
-	if err != nil {
-		w.close()
-		return nil, err
-	}
-	return w, nil
-}
 
-func (w *webKit) newSession(binary string) error {
-	options := map[string]any{"binary": binary, "args": []string{"--automation", "--full-screen"}}
+	d := &webDriver{session: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
+	options := params{"binary": binary, "args": []string{"--automation", "--full-screen"}}
 	var created struct{ SessionID string }
-	err := w.call("POST", "", map[string]any{"capabilities": map[string]any{
-		"alwaysMatch": map[string]any{"webkitgtk:browserOptions": options},
-	}}, &created)
-	w.url += "/" + created.SessionID
-	return err
-}
-
-func (w *webKit) close() {
-	for _, p := range []*program{w.driver, w.x} {
-		if p != nil {
-			p.stop()
-		}
+	retry(t, "WebKit", func() error {
+		return d.call("POST", "", params{"capabilities": params{"alwaysMatch": params{"webkitgtk:browserOptions": options}}}, &created)
+	})
+	d.session += "/" + created.SessionID
+	if err := d.call("GET", "/window", nil, &d.current); err != nil {
+		t.Fatal(err)
 	}
+	return d.tab(d.current)
 }
 
 // call sends a command, and decodes the value of its answer.
-func (w *webKit) call(method, path string, params, value any) error {
-	body, err := json.Marshal(params)
+func (d *webDriver) call(method, path string, p params, value any) error {
+	body, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, w.url+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, d.session+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -104,75 +79,50 @@ func (w *webKit) call(method, path string, params, value any) error {
 	return json.NewDecoder(resp.Body).Decode(&struct{ Value any }{value})
 }
 
-func (w *webKit) newTab() (tab, error) {
-	t := &webKitTab{webKit: w}
-	err := w.call("GET", "/window", nil, &t.handle)
-	w.current = t.handle
-	return t, err
-}
-
-// webKitTab is a tab of the driver's only session: a new one for each test would take a second or more. So cookies
-// stay from test to test.
-type webKitTab struct {
-	*webKit
-	handle string
+func (d *webDriver) tab(handle string) webKit {
+	w := webKit{nil, d, handle}
+	w.webDriverInput = func(actions []any) error { return w.call("POST", "/actions", params{"actions": actions}, nil) }
+	return w
 }
 
 // call sends a command for this tab.
-func (t *webKitTab) call(method, path string, params, value any) error {
-	if t.current != t.handle {
-		if err := t.webKit.call("POST", "/window", map[string]any{"handle": t.handle}, nil); err != nil {
+func (w webKit) call(method, path string, p params, value any) error {
+	if w.current != w.handle {
+		if err := w.webDriver.call("POST", "/window", params{"handle": w.handle}, nil); err != nil {
 			return err
 		}
-		t.current = t.handle
+		w.current = w.handle
 	}
-	return t.webKit.call(method, path, params, value)
+	return w.webDriver.call(method, path, p, value)
 }
 
-func (t *webKitTab) open(url string) error {
-	return t.call("POST", "/url", map[string]any{"url": url}, nil)
+func (w webKit) open(url string) error { return w.call("POST", "/url", params{"url": url}, nil) }
+
+func (w webKit) eval(js string) (value string, err error) {
+	return value, w.call("POST", "/execute/sync", params{"script": "return " + js, "args": []any{}}, &value)
 }
 
-func (t *webKitTab) eval(js string) (value string, err error) {
-	err = t.call("POST", "/execute/sync", map[string]any{"script": "return " + js, "args": []any{}}, &value)
-	return value, err
+func (w webKit) back() error { return w.call("POST", "/back", params{}, nil) }
+
+func (w webKit) resize(width, height int) error {
+	return w.call("POST", "/window/rect", params{"width": width, "height": height}, nil)
 }
 
-func (t *webKitTab) act(actions []any) error {
-	return t.call("POST", "/actions", map[string]any{"actions": actions}, nil)
+func (w webKit) screenshot() (png []byte, err error) {
+	return png, w.call("GET", "/screenshot", nil, &png)
 }
 
-func (t *webKitTab) point(x, y int) error            { return t.act(pointActions(x, y)) }
-func (t *webKitTab) click(x, y int, ctrl bool) error { return t.act(clickActions(x, y, ctrl)) }
-func (t *webKitTab) press(keys string) error         { return t.act(keyActions(keys)) }
-
-func (t *webKitTab) back() error { return t.call("POST", "/back", map[string]any{}, nil) }
-
-func (t *webKitTab) resize(width, height int) error {
-	return t.call("POST", "/window/rect", map[string]any{"width": width, "height": height}, nil)
-}
-
-func (t *webKitTab) screenshot() (png []byte, err error) {
-	err = t.call("GET", "/screenshot", nil, &png)
-	return png, err
-}
-
-func (t *webKitTab) other() (tab, error) {
+func (w webKit) other() (browser, error) {
 	var handles []string
-	if err := t.call("GET", "/window/handles", nil, &handles); err != nil {
+	if err := w.call("GET", "/window/handles", nil, &handles); err != nil {
 		return nil, err
 	}
 	for _, handle := range handles {
-		if handle != t.handle {
-			return &webKitTab{t.webKit, handle}, nil
+		if handle != w.handle {
+			return w.tab(handle), nil
 		}
 	}
 	return nil, errNoTab
 }
 
-// close closes the tabs that this one has opened.
-func (t *webKitTab) close() {
-	for other, err := t.other(); err == nil; other, err = t.other() {
-		other.(*webKitTab).call("DELETE", "/window", nil, nil)
-	}
-}
+func (w webKit) closeTab() error { return w.call("DELETE", "/window", nil, nil) }
