@@ -157,7 +157,7 @@ func testAttacksOnSample(t *testing.T, b browser) {
 				return
 			}
 			waitFor(t, "the session to end", func() bool {
-				status, err := shared.whoami(u.session)
+				status, err := whoami(shared, u.session)
 				return err == nil && status == http.StatusUnauthorized
 			})
 		})

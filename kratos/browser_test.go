@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"ory-logout/kratos/demo"
 )
 
 // browser is a tab of a browser. Its input comes from the browser and not from a script: pages trust it. Only one
@@ -62,11 +64,11 @@ func lookPath(t *testing.T, packages string, names ...string) string {
 // startProgram starts a program that ends with the test.
 func startProgram(t *testing.T, env []string, name string, args ...string) {
 	t.Helper()
-	p, err := shared.startProgram(interrupted, env, name, args...)
+	p, err := demo.StartProgram(interrupted, nil, env, name, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.stop)
+	t.Cleanup(p.Stop)
 }
 
 type params map[string]any // of a command
@@ -146,7 +148,7 @@ func newUser(t *testing.T, engine string, b browser) *user {
 	signingIn.Lock()
 	waitFor(t, "a session", func() bool {
 		c := newClient(shared)
-		_, err := c.signIn(demoPassword)
+		_, err := c.signIn(demo.Password)
 		u.session = c.session()
 		return err == nil && u.session != ""
 	})

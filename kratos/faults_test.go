@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"ory-logout/kratos/demo"
 )
 
 // click clicks Logout, and returns where that leads.
@@ -45,12 +47,12 @@ func TestKratosFaults(t *testing.T) {
 	}
 	defer log.Close()
 	s := newStack(dir)
-	s.log = log
-	defer s.stop()
-	if err := s.startWithDatabase(interrupted); err != nil {
+	s.Log = log
+	defer s.Stop()
+	if err := startWithDatabase(interrupted, s); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.startApp(interrupted, s.AppPort); err != nil {
+	if err := s.StartApp(interrupted, s.AppPort); err != nil {
 		t.Fatal(err)
 	}
 
@@ -70,7 +72,7 @@ func TestKratosFaults(t *testing.T) {
 				}
 				if c.session() == "" {
 					writes.Lock()
-					c.signIn(demoPassword) // or in the next round, when Kratos is back
+					c.signIn(demo.Password) // or in the next round, when Kratos is back
 					writes.Unlock()
 					continue
 				}
@@ -92,7 +94,7 @@ func TestKratosFaults(t *testing.T) {
 					return err
 				})
 				retry(t, "Kratos", func() error {
-					got, err := s.whoami(session)
+					got, err := whoami(s, session)
 					if err == nil && got != 401 {
 						t.Errorf("whoami after a logout: got %d, want 401", got)
 					}
@@ -106,10 +108,10 @@ func TestKratosFaults(t *testing.T) {
 		before := ended.Load()
 		waitFor(t, "logouts", func() bool { return ended.Load() >= before+clicks })
 		witness := newClient(s)
-		retry(t, "Kratos", func() error { _, err := witness.signIn(demoPassword); return err })
+		retry(t, "Kratos", func() error { _, err := witness.signIn(demo.Password); return err })
 
-		s.kratos.Process.Kill()
-		<-s.kratos.ended
+		s.Kratos.Process.Kill()
+		<-s.Kratos.Ended
 		before = failed.Load()
 		waitFor(t, "failed logouts", func() bool { return failed.Load() >= before+clicks })
 		if page, landed, err := witness.get(fmt.Sprintf("http://localhost:%d/logout", s.AppPort)); err != nil {
@@ -117,7 +119,7 @@ func TestKratosFaults(t *testing.T) {
 		} else if !strings.HasSuffix(landed, "/") || !strings.Contains(page, unknown) {
 			t.Errorf("without Kratos, landed on %s, want /, and the page to say that it %s:\n%s", landed, unknown, page)
 		}
-		if err := s.startKratos(context.Background()); err != nil {
+		if err := s.StartKratos(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		session := witness.session()

@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"ory-logout/kratos/demo"
 )
 
 // What Ory promises of a logout: https://www.ory.com/docs/kratos/self-service/flows/user-logout
@@ -15,7 +17,7 @@ func TestLogout(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newClient(shared)
-			page, err := c.signIn(demoPassword)
+			page, err := c.signIn(demo.Password)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,3 +1,5 @@
+//go:build !cgo
+
 // Kratos runs the app against a real Ory Kratos, with a user to sign in and a page to sign in on:
 //
 //	go -C kratos run .
@@ -6,8 +8,7 @@
 //
 //	KRATOS=/path/to/kratos go -C kratos run .
 //
-// KRATOS is an absolute path, or a name to look for in PATH. Go builds this program with the C compiler too, if CC
-// is set or there is a gcc: should that fail, CGO_ENABLED=0 makes it do without.
+// KRATOS is an absolute path, or a name to look for in PATH.
 package main
 
 import (
@@ -18,6 +19,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"ory-logout/kratos/demo"
 )
 
 func main() {
@@ -31,18 +34,18 @@ func main() {
 
 // run runs it all until the end of ctx.
 func run(ctx context.Context) error {
-	s := &stack{AppPort: 3000, KratosPort: 4000, AdminPort: 4434, SignInPort: 4455, DSN: "memory", log: os.Stderr}
-	if err := s.checkPorts(); err != nil { // before a build that may take minutes
+	s := &demo.Stack{AppPort: 3000, KratosPort: 4000, AdminPort: 4434, SignInPort: 4455, DSN: "memory", Log: os.Stderr}
+	if err := checkPorts(s); err != nil { // before a build that may take minutes
 		return err
 	}
-	if err := build(ctx); err != nil {
+	if err := demo.Build(ctx); err != nil {
 		return err
 	}
-	defer s.stop()
-	if err := s.start(ctx); err != nil {
+	defer s.Stop()
+	if err := s.Start(ctx); err != nil {
 		return err
 	}
-	if err := s.startApp(ctx, s.AppPort); err != nil {
+	if err := s.StartApp(ctx, s.AppPort); err != nil {
 		return err
 	}
 	fmt.Printf(`
@@ -53,11 +56,11 @@ and    %s
 click  Logout
 
 Ctrl-C ends it all.
-`, s.AppPort, demoEmail, demoPassword)
+`, s.AppPort, demo.Email, demo.Password)
 	select {
-	case <-s.kratos.ended:
+	case <-s.Kratos.Ended:
 		return errors.New("the Kratos server has ended by itself")
-	case <-s.app.ended:
+	case <-s.App.Ended:
 		return errors.New("the app has ended by itself")
 	case <-ctx.Done():
 		return nil
@@ -65,7 +68,7 @@ Ctrl-C ends it all.
 }
 
 // checkPorts returns an error that names the first of s's ports that is taken.
-func (s *stack) checkPorts() error {
+func checkPorts(s *demo.Stack) error {
 	for _, port := range []struct {
 		number int
 		user   string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ func npm(t *testing.T, pkg, file string) string {
 }
 
 func npmPack(pkg, file string) (string, error) {
-	out, err := command(interrupted, "npm", "pack", "--silent", "--pack-destination", ".bin", pkg).Output()
+	out, err := exec.CommandContext(interrupted, "npm", "pack", "--silent", "--pack-destination", ".bin", pkg).Output()
 	if err != nil {
 		return "", fmt.Errorf("npm pack %s: %w", pkg, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"ory-logout/kratos/demo"
 )
 
 // measure returns, as JSON, how wide the page is, and of each text its contrast and of each button its height.
@@ -46,11 +48,11 @@ type measured struct {
 
 // Every page is readable on a phone, light and dark; the screenshots in .bin/screenshots are to be looked at.
 func testPages(t *testing.T, engine string, b browser, dark bool) {
-	orphan := &stack{AppPort: freePort(), KratosPort: freePort()} // without its Kratos
-	if err := orphan.startApp(context.Background(), orphan.AppPort); err != nil {
+	orphan := &demo.Stack{AppPort: freePort(), KratosPort: freePort()} // without its Kratos
+	if err := orphan.StartApp(context.Background(), orphan.AppPort); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(orphan.app.stop)
+	t.Cleanup(orphan.App.Stop)
 	orphanURL := fmt.Sprintf("http://localhost:%d", orphan.AppPort)
 	dir := filepath.Join(".bin", "screenshots", engine)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -89,7 +91,7 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 // typePassword signs the user in on the sign-in page.
 func (u *user) typePassword() {
 	u.t.Helper()
-	for selector, keys := range map[string]string{"[name=identifier]": demoEmail, "[name=password]": demoPassword} {
+	for selector, keys := range map[string]string{"[name=identifier]": demo.Email, "[name=password]": demo.Password} {
 		u.click(selector)
 		u.check(u.press(keys))
 	}

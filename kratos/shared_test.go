@@ -15,6 +15,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -24,12 +25,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ory-logout/kratos/demo"
 )
 
 // What all tests share: a stack whose app is reached through a proxy, and pages on two sites: on localhost,
 // where the app is too, and on 127.0.0.1.
 var (
-	shared              *stack
+	shared              *demo.Stack
 	appURL              string
 	sameSite, crossSite string
 	visits              record
@@ -53,7 +56,7 @@ func runTests(m *testing.M) (code int) {
 	}
 	defer os.RemoveAll(dir)
 	shared = newStack(dir)
-	defer shared.stop()
+	defer shared.Stop()
 	if err := startShared(interrupted); err != nil {
 		fmt.Println("kratos:", err)
 		return 1
@@ -63,14 +66,14 @@ func runTests(m *testing.M) (code int) {
 
 // startShared starts it all. The app itself is on a port that only the proxies know.
 func startShared(ctx context.Context) error {
-	if err := build(ctx); err != nil {
+	if err := demo.Build(ctx); err != nil {
 		return err
 	}
-	if err := shared.startWithDatabase(ctx); err != nil {
+	if err := startWithDatabase(ctx, shared); err != nil {
 		return err
 	}
 	appPort = freePort()
-	if err := shared.startApp(ctx, appPort); err != nil {
+	if err := shared.StartApp(ctx, appPort); err != nil {
 		return err
 	}
 	appURL = fmt.Sprintf("http://localhost:%d", shared.AppPort)
@@ -140,19 +143,19 @@ func serve(port int, h http.Handler) error {
 }
 
 // newStack returns a stack with its database in dir: in one in memory, what several users write at once fails.
-func newStack(dir string) *stack {
-	return &stack{
+func newStack(dir string) *demo.Stack {
+	return &demo.Stack{
 		AppPort: freePort(), KratosPort: freePort(), AdminPort: freePort(), SignInPort: freePort(),
 		DSN: "sqlite://" + filepath.Join(dir, "kratos.sqlite") + "?_fk=true&_journal=WAL&_sync=OFF",
 	}
 }
 
 // startWithDatabase makes s's database, and starts all of s but the app.
-func (s *stack) startWithDatabase(ctx context.Context) error {
-	if out, err := command(ctx, kratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
+func startWithDatabase(ctx context.Context, s *demo.Stack) error {
+	if out, err := exec.CommandContext(ctx, demo.KratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
 		return fmt.Errorf("migrating Kratos's database: %w\n%s", err, out)
 	}
-	return s.start(ctx)
+	return s.Start(ctx)
 }
 
 // freePort returns a port that no program listens on, and that no outgoing connection takes.
@@ -219,10 +222,10 @@ const (
 // client is a user with a cookie jar and without a browser.
 type client struct {
 	http.Client
-	s *stack
+	s *demo.Stack
 }
 
-func newClient(s *stack) *client {
+func newClient(s *demo.Stack) *client {
 	jar, _ := cookiejar.New(nil) // has no errors
 	return &client{http.Client{Jar: jar}, s}
 }
@@ -264,7 +267,7 @@ func (c *client) signIn(password string) (page string, err error) {
 		return "", fmt.Errorf("no sign-in page:\n%s", page)
 	}
 	resp, err := c.PostForm(html.UnescapeString(form[1]), url.Values{
-		hidden[1]: {html.UnescapeString(hidden[2])}, "identifier": {demoEmail}, "password": {password}, "method": {"password"},
+		hidden[1]: {html.UnescapeString(hidden[2])}, "identifier": {demo.Email}, "password": {password}, "method": {"password"},
 	})
 	if err != nil {
 		return "", err
@@ -286,7 +289,7 @@ func (c *client) session() string {
 
 // whoami returns the status with which Kratos answers who has session, a Cookie header:
 // 200 if it is valid, 401 if it is not.
-func (s *stack) whoami(session string) (int, error) {
+func whoami(s *demo.Stack, session string) (int, error) {
 	req, err := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/sessions/whoami", s.KratosPort), nil)
 	if err != nil {
 		return 0, err
@@ -300,9 +303,9 @@ func (s *stack) whoami(session string) (int, error) {
 	return resp.StatusCode, nil
 }
 
-func checkWhoami(t *testing.T, s *stack, session string, want int) {
+func checkWhoami(t *testing.T, s *demo.Stack, session string, want int) {
 	t.Helper()
-	if got, err := s.whoami(session); err != nil || got != want {
+	if got, err := whoami(s, session); err != nil || got != want {
 		t.Errorf("whoami with the session's cookie: got %d, %v, want %d", got, err, want)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -19,27 +19,28 @@ import (
 
 // The user who can sign in.
 const (
-	demoEmail    = "demo@example.com"
-	demoPassword = "demo-password"
+	Email    = "demo@example.com"
+	Password = "demo-password"
 )
 
-// stack is the app, a Kratos and a page to sign in on.
-type stack struct {
+// Stack is the app, a Kratos and a page to sign in on.
+type Stack struct {
 	AppPort, KratosPort, AdminPort, SignInPort int      // TCP ports of localhost
 	DSN                                        string   // Kratos's database
-	log                                        *os.File // what Kratos and the app print; nil for nowhere
+	Log                                        *os.File // what Kratos and the app print; nil for nowhere
 
-	dir         string // temporary, of Kratos's configuration
-	kratos, app *program
-	signIn      *http.Server
+	Kratos, App *Program // once started
+
+	dir    string // temporary, of Kratos's configuration
+	signIn *http.Server
 }
 
-// start starts all of s but the app, and returns when a user can sign in. The end of ctx ends its programs.
-func (s *stack) start(ctx context.Context) error {
+// Start starts all of s but the app, and returns when a user can sign in. The end of ctx ends its programs.
+func (s *Stack) Start(ctx context.Context) error {
 	if err := s.configureKratos(); err != nil {
 		return err
 	}
-	if err := s.startKratos(ctx); err != nil {
+	if err := s.StartKratos(ctx); err != nil {
 		return err
 	}
 	if err := s.createUser(ctx); err != nil {
@@ -48,14 +49,14 @@ func (s *stack) start(ctx context.Context) error {
 	return s.startSignIn()
 }
 
-// stop ends all of s, and returns when nothing is left of it.
-func (s *stack) stop() {
+// Stop ends all of s, and returns when nothing is left of it.
+func (s *Stack) Stop() {
 	if s.signIn != nil {
 		s.signIn.Close()
 	}
-	for _, p := range []*program{s.app, s.kratos} {
+	for _, p := range []*Program{s.App, s.Kratos} {
 		if p != nil {
-			p.stop()
+			p.Stop()
 		}
 	}
 	os.RemoveAll(s.dir)
@@ -68,16 +69,16 @@ var (
 	identitySchema []byte
 )
 
-func (s *stack) configFile() string { return filepath.Join(s.dir, "kratos.yml") }
+func (s *Stack) configFile() string { return filepath.Join(s.dir, "kratos.yml") }
 
 // configureKratos writes Kratos's configuration to s.configFile.
-func (s *stack) configureKratos() (err error) {
+func (s *Stack) configureKratos() (err error) {
 	if s.dir, err = os.MkdirTemp("", "ory-logout"); err != nil {
 		return err
 	}
 	var config bytes.Buffer
 	if err := template.Must(template.New("").Parse(kratosConfig)).Execute(&config, struct {
-		*stack
+		*Stack
 		Schema string
 	}{s, base64.StdEncoding.EncodeToString(identitySchema)}); err != nil {
 		return err
@@ -85,33 +86,33 @@ func (s *stack) configureKratos() (err error) {
 	return os.WriteFile(s.configFile(), config.Bytes(), 0o600)
 }
 
-// startKratos returns when Kratos is ready.
-func (s *stack) startKratos(ctx context.Context) (err error) {
+// StartKratos returns when Kratos is ready.
+func (s *Stack) StartKratos(ctx context.Context) (err error) {
 	// env -i, as the user's own DSN and the like would override the configuration file.
 	// --dev: cookies without Secure, as on http://localhost.
-	s.kratos, err = s.startProgram(ctx, nil, "env", "-i", kratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile())
+	s.Kratos, err = StartProgram(ctx, s.Log, nil, "env", "-i", KratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile())
 	if err != nil {
 		return err
 	}
-	if err := s.kratos.waitFor(ctx, s.KratosPort, "/health/ready"); err != nil {
+	if err := s.Kratos.waitFor(ctx, s.KratosPort, "/health/ready"); err != nil {
 		return fmt.Errorf("%w: Kratos must have SQLite built in", err)
 	}
 	return nil
 }
 
-// startApp starts the app on port, and returns when it answers.
-func (s *stack) startApp(ctx context.Context, port int) (err error) {
+// StartApp starts the app on port, and returns when it answers.
+func (s *Stack) StartApp(ctx context.Context, port int) (err error) {
 	env := []string{fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.KratosPort)}
-	if s.app, err = s.startProgram(ctx, env, appBinary); err != nil {
+	if s.App, err = StartProgram(ctx, s.Log, env, appBinary); err != nil {
 		return err
 	}
-	return s.app.waitFor(ctx, port, "/")
+	return s.App.waitFor(ctx, port, "/")
 }
 
 // createUser creates the user who can sign in.
-func (s *stack) createUser(ctx context.Context) error {
-	const user = `{"schema_id": "default", "traits": {"email": "` + demoEmail + `"}, ` +
-		`"credentials": {"password": {"config": {"password": "` + demoPassword + `"}}}}`
+func (s *Stack) createUser(ctx context.Context) error {
+	const user = `{"schema_id": "default", "traits": {"email": "` + Email + `"}, ` +
+		`"credentials": {"password": {"config": {"password": "` + Password + `"}}}}`
 	url := fmt.Sprintf("http://localhost:%d/admin/identities", s.AdminPort)
 	req, err := http.NewRequestWithContext(ctx, "POST", url, strings.NewReader(user))
 	if err != nil {
@@ -130,7 +131,7 @@ func (s *stack) createUser(ctx context.Context) error {
 }
 
 // startSignIn serves the sign-in page.
-func (s *stack) startSignIn() error {
+func (s *Stack) startSignIn() error {
 	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.SignInPort))
 	if err != nil {
 		return fmt.Errorf("serving the sign-in page: %w", err)
@@ -148,41 +149,41 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// program is a program that runs.
-type program struct {
+// Program is a program that runs.
+type Program struct {
 	*exec.Cmd
 	cancel context.CancelFunc
-	ended  chan struct{} // closed at its end
+	Ended  chan struct{} // closed at its end
 }
 
-// startProgram starts a program, with its output in s.log.
-func (s *stack) startProgram(ctx context.Context, env []string, name string, args ...string) (*program, error) {
+// StartProgram starts a program with env beside the environment. Its output goes to log, or nowhere if log is nil.
+func StartProgram(ctx context.Context, log *os.File, env []string, name string, args ...string) (*Program, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := command(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)
-	if s.log != nil {
-		cmd.Stdout, cmd.Stderr = s.log, s.log
+	if log != nil {
+		cmd.Stdout, cmd.Stderr = log, log
 	}
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return nil, err
 	}
-	p := &program{cmd, cancel, make(chan struct{})}
+	p := &Program{cmd, cancel, make(chan struct{})}
 	go func() {
 		cmd.Wait()
-		close(p.ended)
+		close(p.Ended)
 	}()
 	return p, nil
 }
 
-// stop ends p, and returns when it has ended.
-func (p *program) stop() {
+// Stop ends p, and returns when it has ended.
+func (p *Program) Stop() {
 	p.cancel()
-	<-p.ended
+	<-p.Ended
 }
 
 // waitFor waits until p answers a GET request for path with 200, for a minute at the most.
-func (p *program) waitFor(ctx context.Context, port int, path string) error {
+func (p *Program) waitFor(ctx context.Context, port int, path string) error {
 	url := fmt.Sprintf("http://localhost:%d%s", port, path)
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s has not answered %s for a minute", p, url))
 	defer cancel()
@@ -199,7 +200,7 @@ func (p *program) waitFor(ctx context.Context, port int, path string) error {
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
-		case <-p.ended:
+		case <-p.Ended:
 			return fmt.Errorf("%s has ended: %s", p, p.ProcessState)
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"encoding/json"
@@ -28,7 +28,7 @@ var signInPage = template.Must(template.New("").Parse(`<!doctype html>
 </style>
 <h1>Sign in</h1>
 {{define "messages"}}{{range .}}<p role="alert">{{.Text}}</p>
-{{end}}{{end}}{{template "messages" .Messages}}{{with .Nodes}}<p>The demo's user is ` + demoEmail + `, the password ` + demoPassword + `.
+{{end}}{{end}}{{template "messages" .Messages}}{{with .Nodes}}<p>The demo's user is ` + Email + `, the password ` + Password + `.
 <form action="{{$.Action}}" method="{{$.Method}}">
 {{range .}}{{$label := .Meta.Label.Text}}{{with .Attributes -}}
 {{if eq .Type "hidden"}}<input type="hidden" name="{{.Name}}" value="{{.Value}}">
@@ -56,7 +56,7 @@ type loginForm struct {
 type message struct{ Text string }
 
 // signInHandler answers with signInPage for the login flow that the query parameter flow names.
-func (s *stack) signInHandler(w http.ResponseWriter, r *http.Request) {
+func (s *Stack) signInHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	fail := func(status int, text string) {
 		w.WriteHeader(status)

@@ -1,4 +1,5 @@
-package main
+// Package demo builds and runs the app with a real Ory Kratos, a user to sign in and a page to sign in on.
+package demo
 
 import (
 	"bufio"
@@ -16,19 +17,19 @@ import (
 
 // The programs that build makes, from this module's folder, in which "go run" and "go test" start it.
 var (
-	kratosBinary = filepath.Join(".bin", "kratos")
+	KratosBinary = filepath.Join(".bin", "kratos")
 	appBinary    = filepath.Join(".bin", "ory-logout")
 )
 
-// build builds the app, and Kratos unless KRATOS names one. It prints its progress.
-func build(ctx context.Context) error {
+// Build builds the app, and Kratos unless KRATOS names one. It prints its progress.
+func Build(ctx context.Context) error {
 	if name := os.Getenv("KRATOS"); name != "" {
 		path, err := findKratos(ctx, name)
 		if err != nil {
 			return fmt.Errorf("KRATOS must be the absolute path of an Ory Kratos, or its name in PATH: %w", err)
 		}
 		fmt.Println("Using the Ory Kratos at", path)
-		kratosBinary = path
+		KratosBinary = path
 		return buildApp(ctx)
 	}
 	env, err := cgoEnv(ctx)
@@ -104,7 +105,7 @@ func cgoEnv(ctx context.Context) ([]string, error) {
 func buildKratos(ctx context.Context, env []string) error {
 	fmt.Println("Building Ory Kratos from source: minutes the first time, a second after that.")
 	cmd := command(ctx, "go", "build", "-v", "-tags=sqlite", "-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w",
-		"-o", kratosBinary, "github.com/ory/kratos")
+		"-o", KratosBinary, "github.com/ory/kratos")
 	cmd.Env = env
 	output, err := cmd.StderrPipe()
 	if err == nil {
