@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -143,48 +144,85 @@ func testFrames(t *testing.T, engine string, b browser) {
 }
 
 // The control: the same attacks do sign out the user of an app with Ory's sample, so the tests above can see a logout.
-func testAttacksOnSample(t *testing.T, b browser) {
-	sampleURL := serveSample(t)
+// So do clicks, of course.
+func testSample(t *testing.T, b browser) {
+	port := freePort()
+	if err := serveApp(port, nil, nil, sampleHandler); err != nil {
+		t.Fatal(err)
+	}
+	sampleURL := fmt.Sprintf("http://localhost:%d", port)
 	for _, attack := range attacks {
 		t.Run(attack.name(), func(t *testing.T) {
 			u := newUser(t, "chromium", b)
 			if got := attack.run(u, sampleURL); got != http.StatusSeeOther && attack.unsent == "" {
 				t.Errorf("got status %d, want %d", got, http.StatusSeeOther)
 			}
-			if !attack.sample {
-				u.open(appURL)
-				u.checkSignedIn()
+			if attack.sample {
+				u.waitForLogout()
 				return
 			}
-			waitFor(t, "the session to end", func() bool {
-				status, err := whoami(shared, u.session)
-				return err == nil && status == http.StatusUnauthorized
-			})
+			u.open(appURL)
+			u.checkSignedIn()
 		})
 	}
+	for _, row := range []struct {
+		name string
+		open func(u *user)
+	}{
+		{"click", func(u *user) { u.openApp(nil, nil) }},
+		{"click with a service worker", func(u *user) { u.openWorkerApp(passOnWorker, nil) }},
+		{"click with a service worker that rebuilds requests", func(u *user) { u.openWorkerApp(rebuildWorker, nil) }},
+		{"click with Turbo", func(u *user) { turbo.open(u, "") }},
+		{"link that another site redirects", func(u *user) {
+			u.openHTML(sameSite, link(crossSite+"/?redirect="+url.QueryEscape(u.openApp(nil, nil)), ""))
+		}},
+		{"link on another site with a service worker", func(u *user) {
+			u.openHTML(crossSite, link(u.openWorkerApp(passOnWorker, nil), ""))
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			u := newUser(t, "chromium", b)
+			u.logout = sampleHandler
+			row.open(u)
+			u.clickLink()
+			u.waitForLogout()
+		})
+	}
+	t.Run("click with htmx, which does not follow the redirect to Kratos", func(t *testing.T) {
+		u := newUser(t, "chromium", b)
+		u.logout = sampleHandler
+		htmx.open(u, "")
+		u.script(`addEventListener("htmx:error", () => { document.title = "failed" })`)
+		u.clickLink()
+		waitFor(t, "htmx to give up", func() bool { return u.eval("document.title") == "failed" })
+		u.open(appURL)
+		u.checkSignedIn()
+	})
 }
 
-// serveSample serves a logout route on another port of localhost that does what Ory's sample does, and no more.
-func serveSample(t *testing.T) (sampleURL string) {
-	t.Helper()
-	port := freePort()
-	if err := serve(port, visits.in(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		req, _ := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/self-service/logout/browser", shared.KratosPort), nil)
-		req.Header.Set("Accept", "application/json")
-		req.Header.Set("Cookie", r.Header.Get("Cookie"))
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			http.Redirect(w, r, "/", http.StatusSeeOther)
-			return
-		}
-		defer resp.Body.Close()
-		var flow struct {
-			LogoutURL string `json:"logout_url"`
-		}
-		json.NewDecoder(resp.Body).Decode(&flow)
-		http.Redirect(w, r, cmp.Or(flow.LogoutURL, "/"), http.StatusSeeOther)
-	}))); err != nil {
-		t.Fatal(err)
+// waitForLogout waits until Kratos has ended the user's session.
+func (u *user) waitForLogout() {
+	u.t.Helper()
+	waitFor(u.t, "the session to end", func() bool {
+		status, err := whoami(shared, u.session)
+		return err == nil && status == http.StatusUnauthorized
+	})
+}
+
+// sampleHandler does what the logout route of Ory's sample does, and no more.
+func sampleHandler(w http.ResponseWriter, r *http.Request) {
+	req, _ := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/self-service/logout/browser", shared.KratosPort), nil)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Cookie", r.Header.Get("Cookie"))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return
 	}
-	return fmt.Sprintf("http://localhost:%d", port)
+	defer resp.Body.Close()
+	var flow struct {
+		LogoutURL string `json:"logout_url"`
+	}
+	json.NewDecoder(resp.Body).Decode(&flow)
+	http.Redirect(w, r, cmp.Or(flow.LogoutURL, "/"), http.StatusSeeOther)
 }

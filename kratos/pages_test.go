@@ -67,7 +67,8 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 	}{
 		{"signed out", func() { u.open(appURL) }, appURL + "/", signedOut},
 		{"sign in", u.clickLink, fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort), "Password"},
-		{"signed in", u.typePassword, appURL + "/", signedIn},
+		{"wrong password", func() { u.typePassword("wrong") }, fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort), "The provided credentials are invalid"},
+		{"signed in", func() { u.typePassword(demo.Password) }, appURL + "/", signedIn},
 		{"unknown", func() { u.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not be asked", orphan.KratosPort)},
 		{"refused", func() {
 			u.openHTML(crossSite, link(appURL+"/logout", ""))
@@ -81,6 +82,8 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 			u.check(u.resize(width, 640))
 			name := fmt.Sprintf("%s, %d, %s", page.name, width, map[bool]string{false: "light", true: "dark"}[dark])
 			u.checkReadable(name, dark)
+			u.script(`requestAnimationFrame(() => requestAnimationFrame(() => { window.painted = "true" }))`)
+			waitFor(t, "the page to be painted", func() bool { return u.eval(`String(window.painted)`) == "true" })
 			image, err := u.screenshot()
 			u.check(err)
 			u.check(os.WriteFile(filepath.Join(dir, name+".png"), image, 0o644))
@@ -88,10 +91,11 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 	}
 }
 
-// typePassword signs the user in on the sign-in page.
-func (u *user) typePassword() {
+// typePassword fills in the sign-in page, and clicks its button.
+func (u *user) typePassword(password string) {
 	u.t.Helper()
-	for selector, keys := range map[string]string{"[name=identifier]": demo.Email, "[name=password]": demo.Password} {
+	u.eval(`document.querySelector("[name=identifier]").value = ""`)
+	for selector, keys := range map[string]string{"[name=identifier]": demo.Email, "[name=password]": password} {
 		u.click(selector)
 		u.check(u.press(keys))
 	}

@@ -111,7 +111,7 @@ func testRows(t *testing.T, engine string, b browser) {
 		u.clickLink()
 		u.clickRefused(logout)
 	}, "/"})
-	for _, library := range libraries {
+	for _, library := range []library{turbo, htmx} {
 		rows = append(rows, library.rows()...)
 	}
 	for _, row := range rows {
@@ -156,7 +156,7 @@ func (u *user) openApp(header, pages map[string]string) (logout string) {
 	for path, page := range pages {
 		pages[path] = strings.ReplaceAll(page, "LOGOUT", logout)
 	}
-	u.check(serveApp(port, header, pages))
+	u.check(serveApp(port, header, pages, u.logout))
 	u.open(site)
 	u.waitFor(site+"/", signedIn)
 	return logout
@@ -237,10 +237,10 @@ type library struct {
 	prefetches             bool   // on hover
 }
 
-var libraries = []library{
-	{"Turbo", "@hotwired/turbo@8", "dist/turbo.es2017-umd.js", "", true},
-	{"htmx", "htmx.org@4", "dist/htmx.min.js", `hx-boost:inherited="true"`, false},
-}
+var (
+	turbo = library{"Turbo", "@hotwired/turbo@8", "dist/turbo.es2017-umd.js", "", true}
+	htmx  = library{"htmx", "htmx.org@4", "dist/htmx.min.js", `hx-boost:inherited="true"`, false}
+)
 
 // open opens a page of the app's with the library and a link to Logout.
 func (l library) open(u *user, attributes string) (logout string) {

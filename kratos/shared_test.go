@@ -77,7 +77,7 @@ func startShared(ctx context.Context) error {
 		return err
 	}
 	appURL = fmt.Sprintf("http://localhost:%d", shared.AppPort)
-	if err := serveApp(shared.AppPort, nil, nil); err != nil {
+	if err := serveApp(shared.AppPort, nil, nil, nil); err != nil {
 		return err
 	}
 	port := freePort()
@@ -87,9 +87,9 @@ func startShared(ctx context.Context) error {
 
 var appPort int
 
-// serveApp serves the app on one more port of localhost, with pages of the test's beside the app's and header in
-// all answers of the app's.
-func serveApp(port int, header, pages map[string]string) error {
+// serveApp serves the app on one more port of localhost, with pages of the test's beside the app's, header in all
+// answers of the app's, and logout in place of the app's if it is not nil.
+func serveApp(port int, header, pages map[string]string, logout http.HandlerFunc) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", visits.in(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -103,6 +103,9 @@ func serveApp(port int, header, pages map[string]string) error {
 			return nil
 		},
 	}))
+	if logout != nil {
+		mux.Handle("/logout", visits.in(logout))
+	}
 	for path, body := range pages {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", cmp.Or(mime.TypeByExtension(filepath.Ext(path)), "text/html; charset=utf-8"))

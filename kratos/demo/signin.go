@@ -24,7 +24,7 @@ var signInPage = template.Must(template.New("").Parse(`<!doctype html>
 	input { display: block; box-sizing: border-box; width: 100%; margin-top: .25rem; padding: .6rem .8rem; border: 1px solid #808080; border-radius: .5rem; font: inherit }
 	button { padding: .6rem 1.5rem; border: 0; border-radius: .5rem; background: #4338ca; color: #fff; font: inherit; cursor: pointer }
 	:focus-visible { outline: 3px solid #818cf8; outline-offset: 3px }
-	[role=alert] { padding: .6rem 1rem; border: 1px solid #dc2626; border-left-width: .5rem; border-radius: .5rem; background: #dc26261a }
+	[role=alert] { padding: .6rem 1rem; border: 1px solid #dc2626; border-left-width: .5rem; border-radius: .5rem }
 </style>
 <h1>Sign in</h1>
 {{define "messages"}}{{range .}}<p role="alert">{{.Text}}</p>
