@@ -42,7 +42,7 @@ func newOryClient(baseURL string) *ory.APIClient {
 		Transport: oryTransport{&http.Transport{
 			Protocols:              &http1,
 			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: 30 * time.Second}).DialContext, // A dial outlives its request.
+			DialContext:            (&net.Dialer{Timeout: 30 * time.Second}).DialContext, // A dial goes on when the browser goes away.
 			TLSHandshakeTimeout:    10 * time.Second,
 			MaxResponseHeaderBytes: maxOryAnswer,
 			MaxIdleConnsPerHost:    math.MaxInt, // With the default, 2, most logouts of a busy app open a connection.

@@ -485,6 +485,31 @@ func TestDeadConnectionsToOry(t *testing.T) {
 	})
 }
 
+// A TLS handshake without end goes on when the browser goes away, but not for more than 10 seconds.
+func TestTLSHandshakeWithOry(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		app := &App{ory: newOryClient("https://ory.example")}
+		ended := make(chan time.Duration, 1)
+		transportOf(app).DialContext = func(context.Context, string, string) (net.Conn, error) {
+			client, server := net.Pipe()
+			start := time.Now()
+			go func() {
+				io.Copy(io.Discard, server)
+				ended <- time.Since(start)
+			}()
+			return client, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, _, err := app.ory.FrontendAPI.ToSession(ctx).Execute(); err == nil {
+			t.Error("got no error")
+		}
+		if got, want := <-ended, 10*time.Second; got != want {
+			t.Errorf("got an end after %v, want %v", got, want)
+		}
+	})
+}
+
 // mortalConn is a connection that sends nothing any more once it is dead.
 type mortalConn struct {
 	net.Conn
@@ -666,7 +691,7 @@ func TestConfigurationErrors(t *testing.T) {
 		{"port is too large", "PORT", "65536", ""},
 		{"port is negative", "PORT", "-1", ""},
 		{"port is an address", "PORT", "localhost:3000", ""},
-		{"Ory without a scheme", "ORY_SDK_URL", "localhost:4000", ""},
+		{"Ory without a scheme", "ORY_SDK_URL", "localhost:4000", "set it to Ory's public URL, like http://localhost:4000\n"},
 		{"Ory without a host", "ORY_SDK_URL", "http://:4000", ""},
 		{"Ory is a path", "ORY_SDK_URL", "/ory", ""},
 		{"Ory by another protocol", "ORY_SDK_URL", "ftp://localhost:4000", ""},
