@@ -117,7 +117,7 @@ func TestBrowser(t *testing.T) {
 			t.Run("dark pages", func(t *testing.T) { testPages(t, engine.name, engine.start(t, true), true) })
 			t.Run("signs out", func(t *testing.T) { testRows(t, engine.name, b) })
 			t.Run("does not sign out", func(t *testing.T) { testAttacks(t, engine.name, b) })
-			t.Run("frames", func(t *testing.T) { testFrames(t, engine.name, b) })
+			t.Run("frames", func(t *testing.T) { testFrames(t, b) })
 			if engine.name == "chromium" { // one engine is enough
 				t.Run("control", func(t *testing.T) { testSample(t, b) })
 			}
@@ -129,31 +129,32 @@ func TestBrowser(t *testing.T) {
 type user struct {
 	t *testing.T
 	browser
-	engine  string
 	session string           // Kratos's session cookie, as a Cookie header has it
 	logout  http.HandlerFunc // of the apps that openApp opens, if not their own
 }
 
 // newUser signs a user in without the browser, and gives the browser the cookie.
-func newUser(t *testing.T, engine string, b browser) *user {
+func newUser(t *testing.T, b browser) *user {
 	t.Helper()
 	if interrupted.Err() != nil {
 		t.Fatal("interrupted")
 	}
 	t.Cleanup(func() {
 		for other, err := b.other(); err == nil; other, err = b.other() {
-			other.closeTab()
+			if other.closeTab() != nil {
+				break
+			}
 		}
 	})
-	u := &user{t: t, browser: b, engine: engine}
-	signingIn.Lock()
+	u := &user{t: t, browser: b}
 	waitFor(t, "a session", func() bool {
+		signingIn.Lock()
+		defer signingIn.Unlock()
 		c := newClient(shared)
 		_, err := c.signIn(demo.Password)
 		u.session = c.session()
 		return err == nil && u.session != ""
 	})
-	signingIn.Unlock()
 	_, value, _ := strings.Cut(u.session, "=")
 	u.open(sameSite + "/?session=" + url.QueryEscape(value) + "&redirect=" + url.QueryEscape(appURL))
 	u.waitFor(appURL+"/", signedIn)
@@ -217,7 +218,7 @@ func (u *user) click(selector string) {
 	u.check(u.browser.click(x, y, false))
 }
 
-// clickLogout clicks the first link or button.
+// clickLink clicks the first link or button.
 func (u *user) clickLink() {
 	u.t.Helper()
 	u.click("a, button")
@@ -238,16 +239,13 @@ func (u *user) otherTab() *user {
 // waitFor waits until the page at url shows text.
 func (u *user) waitFor(url, text string) {
 	u.t.Helper()
-	var got string
-	if err := poll(func() (err error) {
-		got, err = u.browser.eval(`document.readyState + " " + location.href.replace(/flow=.*/, "flow") + "\n" + document.body.innerText`)
+	retry(u.t, fmt.Sprintf("%s to say %q", url, text), func() error {
+		got, err := u.browser.eval(`document.readyState + " " + location.href.replace(/flow=.*/, "flow") + "\n" + document.body.innerText`)
 		if err == nil && !(strings.HasPrefix(got, "complete "+url+"\n") && strings.Contains(got, text)) {
-			err = errors.New("another page")
+			err = fmt.Errorf("got %s", got)
 		}
 		return err
-	}); err != nil {
-		u.t.Fatalf("waited in vain for %s to say %q: %v:\n%s", url, text, err, got)
-	}
+	})
 }
 
 // cookie returns the browser's session cookie, as a Cookie header has it, or "" if there is none. The page must be the app's.
@@ -301,12 +299,10 @@ func (u *user) clickOnceMore(logout string) {
 // waitForVisit waits until there was a visit to url that was answered with status.
 func waitForVisit(t *testing.T, url string, status int) {
 	t.Helper()
-	if poll(func() error {
-		if visits.last(url).status != status {
-			return errors.New("another answer")
+	retry(t, "a visit to "+url, func() error {
+		if got := visits.last(url); got.status != status {
+			return fmt.Errorf("got %v, want an answer %d", got, status)
 		}
 		return nil
-	}) != nil {
-		t.Fatalf("waited in vain for a visit to %s that is answered %d; the last: %v", url, status, visits.last(url))
-	}
+	})
 }

@@ -3,8 +3,7 @@ package main
 import (
 	"context"
 	"os"
-	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chromedp/cdproto/cdp"
@@ -24,7 +23,7 @@ func startChromium(t *testing.T, dark bool) browser {
 		options = append(options, chromedp.Flag("blink-settings", "preferredColorScheme=0"))
 	}
 	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // which does not work for root
+		options = append(options, chromedp.NoSandbox) // the sandbox does not work for root
 	}
 	ctx, stop := chromedp.NewExecAllocator(interrupted, options...)
 	t.Cleanup(stop)
@@ -36,21 +35,24 @@ func startChromium(t *testing.T, dark bool) browser {
 	return chromium{ctx}
 }
 
-func (c chromium) do(steps ...chromedp.Action[chromedp.Void]) error {
+func runChromium[T any](c chromium, step chromedp.Action[T]) (T, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, commandTimeout)
 	defer cancel()
-	return chromedp.Do(ctx, steps...)
+	return chromedp.Run(ctx, step)
+}
+
+func (c chromium) do(step chromedp.Action[chromedp.Void]) error {
+	_, err := runChromium(c, step)
+	return err
 }
 
 func (c chromium) eval(js string) (string, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, commandTimeout)
-	defer cancel()
-	return chromedp.Run(ctx, chromedp.Evaluate[string](js))
+	return runChromium(c, chromedp.Evaluate[string](js))
 }
-
-func (c chromium) open(url string) error  { return c.do(chromedp.Navigate(url)) }
-func (c chromium) back() error            { return c.do(chromedp.NavigateBack()) }
-func (c chromium) press(key string) error { return c.do(chromedp.KeyEvent(key)) }
+func (c chromium) screenshot() ([]byte, error) { return runChromium(c, chromedp.CaptureScreenshot()) }
+func (c chromium) open(url string) error       { return c.do(chromedp.Navigate(url)) }
+func (c chromium) back() error                 { return c.do(chromedp.NavigateBack()) }
+func (c chromium) press(key string) error      { return c.do(chromedp.KeyEvent(key)) }
 
 func (c chromium) point(x, y int) error {
 	return c.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, float64(x), float64(y)))
@@ -66,10 +68,6 @@ func (c chromium) click(x, y int, ctrl bool) error {
 
 func (c chromium) resize(width, height int) error {
 	return c.do(chromedp.EmulateViewport(int64(width), int64(height)))
-}
-
-func (c chromium) screenshot() ([]byte, error) {
-	return chromedp.Run(c.ctx, chromedp.CaptureScreenshot())
 }
 
 func (c chromium) other() (browser, error) {
@@ -91,33 +89,24 @@ func (c chromium) closeTab() error {
 	return err
 }
 
-// preloads returns a func that returns what Chromium has said by then of u's prefetches and prerenders.
-func preloads(u *user) (said func() string) {
+// preloadSays returns a func that reports whether Chromium has said status of a prefetch or prerender of u's since.
+func preloadSays(u *user, status string) func() bool {
 	u.t.Helper()
 	ctx := u.browser.(chromium).ctx
-	if _, err := chromedp.Call(ctx, preload.Enable, cdp.Empty{}); err != nil {
-		u.t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var all []string
-	add := func(status string) {
-		mu.Lock()
-		defer mu.Unlock()
-		all = append(all, status)
-	}
-	if err := chromedp.Listen(ctx, func(event any) {
+	_, err := chromedp.Call(ctx, preload.Enable, cdp.Empty{})
+	u.check(err)
+	var said atomic.Bool
+	u.check(chromedp.Listen(ctx, func(event any) {
+		var got string
 		switch event := event.(type) {
 		case *preload.EventPrefetchStatusUpdated:
-			add(string(event.PrefetchStatus))
+			got = string(event.PrefetchStatus)
 		case *preload.EventPrerenderStatusUpdated:
-			add(string(event.PrerenderStatus))
+			got = string(event.PrerenderStatus)
 		}
-	}); err != nil {
-		u.t.Fatal(err)
-	}
-	return func() string {
-		mu.Lock()
-		defer mu.Unlock()
-		return strings.Join(all, " ")
-	}
+		if got == status {
+			said.Store(true)
+		}
+	}))
+	return said.Load
 }

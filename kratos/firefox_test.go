@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,13 +16,8 @@ import (
 // firefox is a tab of a Firefox, which speaks WebDriver BiDi: https://w3c.github.io/webdriver-bidi/
 type firefox struct {
 	webDriverInput
-	*bidi
+	conn    *websocket.Conn
 	context string
-}
-
-type bidi struct {
-	*websocket.Conn
-	id int // of the last command
 }
 
 func startFirefox(t *testing.T, dark bool) browser {
@@ -32,7 +26,7 @@ func startFirefox(t *testing.T, dark bool) browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(profile) })
+	t.Cleanup(func() { os.RemoveAll(profile) }) // or most of it: processes of Firefox's may still write there
 	// 0 is dark, 1 is light.
 	prefs := fmt.Sprintf(`user_pref("layout.css.prefers-color-scheme.content-override", %d);`, map[bool]int{true: 0, false: 1}[dark])
 	if err := os.WriteFile(filepath.Join(profile, "user.js"), []byte(prefs), 0o600); err != nil {
@@ -40,64 +34,42 @@ func startFirefox(t *testing.T, dark bool) browser {
 	}
 	port := freePort()
 	startProgram(t, nil, path, "--headless", "--remote-debugging-port", fmt.Sprint(port), "--profile", profile)
-	b := &bidi{}
+	var f firefox
 	retry(t, "Firefox", func() (err error) {
-		b.Conn, _, err = websocket.Dial(t.Context(), fmt.Sprintf("ws://127.0.0.1:%d/session", port), nil)
+		f.conn, _, err = websocket.Dial(t.Context(), fmt.Sprintf("ws://127.0.0.1:%d/session", port), nil)
 		return err
 	})
-	t.Cleanup(func() { b.CloseNow() })
-	b.SetReadLimit(-1) // for screenshots
-	err = b.call("session.new", params{"capabilities": params{}}, nil)
-	tabs, err2 := b.tabs()
+	t.Cleanup(func() { f.conn.CloseNow() })
+	f.conn.SetReadLimit(-1) // for screenshots
+	err = f.call("session.new", params{"capabilities": params{}}, nil)
+	first, err2 := f.other()
 	if err = cmp.Or(err, err2); err != nil {
 		t.Fatal(err)
 	}
-	return b.tab(tabs[0])
+	return first
 }
 
-// call sends a command, and decodes its result.
-func (b *bidi) call(method string, p params, result any) error {
-	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+// call sends a command for this tab, and decodes its result.
+func (f firefox) call(method string, p params, result any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout) // its end closes f.conn
 	defer cancel()
-	b.id++
-	if err := wsjson.Write(ctx, b.Conn, params{"id": b.id, "method": method, "params": p}); err != nil {
+	p["context"] = f.context
+	if err := wsjson.Write(ctx, f.conn, params{"id": 0, "method": method, "params": p}); err != nil {
 		return err
 	}
-	for {
-		var answer struct {
-			ID             int
-			Error, Message string
-			Result         json.RawMessage
-		}
-		if err := wsjson.Read(ctx, b.Conn, &answer); err != nil {
-			return err
-		}
-		switch {
-		case answer.ID != b.id: // an event, or the late answer to a command given up
-		case answer.Error != "":
-			return fmt.Errorf("%s: %s: %s", method, answer.Error, answer.Message)
-		case result == nil:
-			return nil
-		default:
-			return json.Unmarshal(answer.Result, result)
-		}
+	// The next message is the answer, as no events are subscribed to.
+	var answer struct {
+		Error, Message string
+		Result         any
 	}
-}
-
-// tabs returns the contexts of all tabs.
-func (b *bidi) tabs() (contexts []string, err error) {
-	var tree struct{ Contexts []struct{ Context string } }
-	err = b.call("browsingContext.getTree", params{}, &tree)
-	for _, c := range tree.Contexts {
-		contexts = append(contexts, c.Context)
+	answer.Result = result
+	if err := wsjson.Read(ctx, f.conn, &answer); err != nil {
+		return err
 	}
-	return contexts, err
-}
-
-func (b *bidi) tab(context string) firefox {
-	return firefox{func(actions []any) error {
-		return b.call("input.performActions", params{"context": context, "actions": actions}, nil)
-	}, b, context}
+	if answer.Error != "" {
+		return fmt.Errorf("%s: %s: %s", method, answer.Error, answer.Message)
+	}
+	return nil
 }
 
 func (f firefox) open(url string) error {
@@ -106,7 +78,7 @@ func (f firefox) open(url string) error {
 	if _, err := f.eval(`window.isOld = "true"`); err != nil {
 		return err
 	}
-	navigated := f.call("browsingContext.navigate", params{"context": f.context, "url": url, "wait": "none"}, nil)
+	navigated := f.call("browsingContext.navigate", params{"url": url, "wait": "none"}, nil)
 	return poll(func() error {
 		old, err := f.eval(`String(window.isOld || document.readyState == "loading")`)
 		if err == nil && old != "false" {
@@ -129,32 +101,30 @@ func (f firefox) eval(js string) (string, error) {
 }
 
 func (f firefox) back() error {
-	return f.call("browsingContext.traverseHistory", params{"context": f.context, "delta": -1}, nil)
+	return f.call("browsingContext.traverseHistory", params{"delta": -1}, nil)
 }
 
 func (f firefox) resize(width, height int) error {
-	return f.call("browsingContext.setViewport", params{"context": f.context, "viewport": params{"width": width, "height": height}}, nil)
+	return f.call("browsingContext.setViewport", params{"viewport": params{"width": width, "height": height}}, nil)
 }
 
 func (f firefox) screenshot() ([]byte, error) {
 	var result struct{ Data []byte }
-	err := f.call("browsingContext.captureScreenshot", params{"context": f.context}, &result)
+	err := f.call("browsingContext.captureScreenshot", params{}, &result)
 	return result.Data, err
 }
 
 func (f firefox) other() (browser, error) {
-	tabs, err := f.tabs()
-	if err != nil {
-		return nil, err
-	}
-	for _, context := range tabs {
-		if context != f.context {
-			return f.tab(context), nil
+	var tree struct{ Contexts []struct{ Context string } }
+	err := f.call("browsingContext.getTree", params{}, &tree)
+	for _, tab := range tree.Contexts {
+		if tab.Context != f.context {
+			other := firefox{nil, f.conn, tab.Context}
+			other.webDriverInput = func(actions []any) error { return other.call("input.performActions", params{"actions": actions}, nil) }
+			return other, nil
 		}
 	}
-	return nil, errNoTab
+	return nil, cmp.Or(err, errNoTab)
 }
 
-func (f firefox) closeTab() error {
-	return f.call("browsingContext.close", params{"context": f.context}, nil)
-}
+func (f firefox) closeTab() error { return f.call("browsingContext.close", params{}, nil) }

@@ -10,25 +10,17 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"testing"
 )
 
-var npmFiles sync.Map // by package and file
-
-// npm returns a file of a package, as npm's registry has it now.
-func npm(t *testing.T, pkg, file string) string {
-	t.Helper()
-	lookPath(t, "npm", "npm")
-	read, _ := npmFiles.LoadOrStore(pkg+" "+file, sync.OnceValues(func() (string, error) { return npmPack(pkg, file) }))
-	content, err := read.(func() (string, error))()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
+// npmFile returns a func that returns a file of a package, as npm's registry has it now.
+func npmFile(pkg, file string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) { return npmPack(pkg, file) })
 }
 
 func npmPack(pkg, file string) (string, error) {
-	out, err := exec.CommandContext(interrupted, "npm", "pack", "--silent", "--pack-destination", ".bin", pkg).Output()
+	cmd := exec.CommandContext(interrupted, "npm", "pack", "--silent", "--pack-destination", ".bin", pkg)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("npm pack %s: %w", pkg, err)
 	}

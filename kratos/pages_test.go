@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,7 +11,8 @@ import (
 	"ory-logout/kratos/demo"
 )
 
-// measure returns, as JSON, how wide the page is, and of each text its contrast and of each button its height.
+// measure returns, as JSON, how much too wide the page is, whether it is dark, and of each text its contrast and of each
+// button its height.
 const measure = `(() => {
 	const numbers = color => color.match(/[\d.]+/g).map(Number)
 	const luminance = color => {
@@ -49,16 +49,16 @@ type measured struct {
 // Every page is readable on a phone, light and dark; the screenshots in .bin/screenshots are to be looked at.
 func testPages(t *testing.T, engine string, b browser, dark bool) {
 	orphan := &demo.Stack{AppPort: freePort(), KratosPort: freePort()} // without its Kratos
-	if err := orphan.StartApp(context.Background(), orphan.AppPort); err != nil {
+	t.Cleanup(orphan.Stop)
+	if err := orphan.StartApp(interrupted, orphan.AppPort); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(orphan.App.Stop)
 	orphanURL := fmt.Sprintf("http://localhost:%d", orphan.AppPort)
 	dir := filepath.Join(".bin", "screenshots", engine)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	u := &user{t: t, browser: b, engine: engine}
+	u := &user{t: t, browser: b}
 	for _, page := range []struct {
 		name string
 		open func()
@@ -76,8 +76,12 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 		}, appURL + "/logout", "Logout"},
 		{"signed out again", u.clickLink, appURL + "/", signedOut},
 	} {
-		page.open()
-		u.waitFor(page.url, page.want)
+		func() {
+			signingIn.Lock() // which some pages do
+			defer signingIn.Unlock()
+			page.open()
+			u.waitFor(page.url, page.want)
+		}()
 		for _, width := range []int{320, 1280} {
 			u.check(u.resize(width, 640))
 			name := fmt.Sprintf("%s, %d, %s", page.name, width, map[bool]string{false: "light", true: "dark"}[dark])
@@ -95,10 +99,10 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 func (u *user) typePassword(password string) {
 	u.t.Helper()
 	u.eval(`document.querySelector("[name=identifier]").value = ""`)
-	for selector, keys := range map[string]string{"[name=identifier]": demo.Email, "[name=password]": password} {
-		u.click(selector)
-		u.check(u.press(keys))
-	}
+	u.click("[name=identifier]")
+	u.check(u.press(demo.Email))
+	u.click("[name=password]")
+	u.check(u.press(password))
 	u.click("button")
 }
 

@@ -36,6 +36,7 @@ var (
 	appURL              string
 	sameSite, crossSite string
 	visits              record
+	appPort             int // that only the proxies know
 )
 
 // interrupted ends when the tests are interrupted.
@@ -45,7 +46,7 @@ func TestMain(m *testing.M) {
 	os.Exit(runTests(m))
 }
 
-func runTests(m *testing.M) (code int) {
+func runTests(m *testing.M) int {
 	var stop context.CancelFunc
 	interrupted, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -64,7 +65,7 @@ func runTests(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// startShared starts it all. The app itself is on a port that only the proxies know.
+// startShared starts it all.
 func startShared(ctx context.Context) error {
 	if err := demo.Build(ctx); err != nil {
 		return err
@@ -84,8 +85,6 @@ func startShared(ctx context.Context) error {
 	sameSite, crossSite = fmt.Sprintf("http://localhost:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port)
 	return serve(port, http.HandlerFunc(pageHandler))
 }
-
-var appPort int
 
 // serveApp serves the app on one more port of localhost, with pages of the test's beside the app's, header in all
 // answers of the app's, and logout in place of the app's if it is not nil.
@@ -161,10 +160,14 @@ func startWithDatabase(ctx context.Context, s *demo.Stack) error {
 	return s.Start(ctx)
 }
 
-// freePort returns a port that no program listens on, and that no outgoing connection takes.
+var lastPort atomic.Int64
+
+func init() { lastPort.Store(11000 + rand.Int64N(15000)) }
+
+// freePort returns a port that no program listens on, that no outgoing connection takes, and that it has not returned before.
 func freePort() int {
 	for {
-		port := 10000 + rand.IntN(20000)
+		port := int(lastPort.Add(1))
 		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
 			ln.Close()
 			return port

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,13 +14,8 @@ import (
 // webKit is a tab of WebKitGTK's MiniBrowser, whose driver speaks WebDriver: https://w3c.github.io/webdriver/
 type webKit struct {
 	webDriverInput
-	*webDriver
-	handle string
-}
-
-type webDriver struct {
 	session string // its URL
-	current string // the tab that commands go to
+	handle  string
 }
 
 func startWebKit(t *testing.T, dark bool) browser {
@@ -39,35 +33,30 @@ func startWebKit(t *testing.T, dark bool) browser {
 	startProgram(t, []string{
 		fmt.Sprintf("DISPLAY=:%d", display),
 		"GTK_THEME=" + map[bool]string{true: "Adwaita:dark", false: "Adwaita"}[dark],
-		"WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS=1", // which does not work for root
+		"WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS=1", // the sandbox does not work for root
 	}, driver, fmt.Sprintf("--port=%d", port))
 
-	d := &webDriver{session: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
+	w := webKit{session: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
 	options := params{"binary": binary, "args": []string{"--automation", "--full-screen"}}
 	var created struct{ SessionID string }
 	retry(t, "WebKit", func() error {
-		return d.call("POST", "", params{"capabilities": params{"alwaysMatch": params{"webkitgtk:browserOptions": options}}}, &created)
+		return w.send("POST", "", params{"capabilities": params{"alwaysMatch": params{"webkitgtk:browserOptions": options}}}, &created)
 	})
-	d.session += "/" + created.SessionID
-	if err := d.call("GET", "/window", nil, &d.current); err != nil {
+	w.session += "/" + created.SessionID
+	if err := w.send("GET", "/window", nil, &w.handle); err != nil {
 		t.Fatal(err)
 	}
-	return d.tab(d.current)
+	return w.tab(w.handle)
 }
 
-// call sends a command, and decodes the value of its answer.
-func (d *webDriver) call(method, path string, p params, value any) error {
-	body, err := json.Marshal(p)
+// send sends a command, and decodes the value of its answer.
+func (w webKit) send(method, path string, p params, value any) error {
+	body, _ := json.Marshal(p) // can have no error
+	req, err := http.NewRequest(method, w.session+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, d.session+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: commandTimeout}).Do(req)
 	if err != nil {
 		return err
 	}
@@ -79,21 +68,18 @@ func (d *webDriver) call(method, path string, p params, value any) error {
 	return json.NewDecoder(resp.Body).Decode(&struct{ Value any }{value})
 }
 
-func (d *webDriver) tab(handle string) webKit {
-	w := webKit{nil, d, handle}
+func (w webKit) tab(handle string) webKit {
+	w.handle = handle
 	w.webDriverInput = func(actions []any) error { return w.call("POST", "/actions", params{"actions": actions}, nil) }
 	return w
 }
 
 // call sends a command for this tab.
 func (w webKit) call(method, path string, p params, value any) error {
-	if w.current != w.handle {
-		if err := w.webDriver.call("POST", "/window", params{"handle": w.handle}, nil); err != nil {
-			return err
-		}
-		w.current = w.handle
+	if err := w.send("POST", "/window", params{"handle": w.handle}, nil); err != nil {
+		return err
 	}
-	return w.webDriver.call(method, path, p, value)
+	return w.send(method, path, p, value)
 }
 
 func (w webKit) open(url string) error { return w.call("POST", "/url", params{"url": url}, nil) }

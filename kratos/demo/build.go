@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// The programs that build makes, from this module's folder, in which "go run" and "go test" start it.
+// The programs that Build makes, relative to this module's folder, where "go run" and "go test" start.
 var (
 	KratosBinary = filepath.Join(".bin", "kratos")
 	appBinary    = filepath.Join(".bin", "ory-logout")
