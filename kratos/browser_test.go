@@ -278,6 +278,14 @@ func (u *user) checkSignedIn() {
 	}
 }
 
+// checkStillSignedIn opens the home page, and checks that nothing has signed the user out.
+func (u *user) checkStillSignedIn() {
+	u.t.Helper()
+	u.open(appURL)
+	u.waitFor(appURL+"/", signedIn)
+	u.checkSignedIn()
+}
+
 // clickRefused waits for the page that refuses logout, and clicks its link. Until then the user is signed in.
 func (u *user) clickRefused(logout string) {
 	u.t.Helper()

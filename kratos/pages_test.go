@@ -58,6 +58,7 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	signInURL := fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort)
 	u := &user{t: t, browser: b}
 	for _, page := range []struct {
 		name string
@@ -66,8 +67,8 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 		want string
 	}{
 		{"signed out", func() { u.open(appURL) }, appURL + "/", signedOut},
-		{"sign in", u.clickLink, fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort), "Password"},
-		{"wrong password", func() { u.typePassword("wrong") }, fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort), "The provided credentials are invalid"},
+		{"sign in", u.clickLink, signInURL, "Password"},
+		{"wrong password", func() { u.typePassword("wrong") }, signInURL, "The provided credentials are invalid"},
 		{"signed in", func() { u.typePassword(demo.Password) }, appURL + "/", signedIn},
 		{"unknown", func() { u.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not be asked", orphan.KratosPort)},
 		{"refused", func() {
