@@ -509,23 +509,24 @@ func TestHomeWithoutCookie(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	app := (&App{ory: newOryClient("http://ory.example")}).routes()
 	for _, tt := range []struct {
-		method, path string
-		want         int
-		wantAllow    string
+		method, path            string
+		want                    int
+		wantAllow, wantLocation string
 	}{
-		{"GET", "/", 200, ""},
-		{"HEAD", "/", 200, ""},
-		{"POST", "/", 405, "GET, HEAD"},
-		{"GET", "/logout", 303, ""},
-		{"HEAD", "/logout", 405, "GET"},
-		{"POST", "/logout", 405, "GET, HEAD"},
-		{"GET", "/logout/", 404, ""},
-		{"GET", "/index.html", 404, ""},
+		{"GET", "/", 200, "", ""},
+		{"HEAD", "/", 200, "", ""},
+		{"POST", "/", 405, "GET, HEAD", ""},
+		{"GET", "/logout", 303, "", "/"},
+		{"HEAD", "/logout", 405, "GET", ""},
+		{"POST", "/logout", 405, "GET, HEAD", ""},
+		{"GET", "/logout/", 404, "", ""},
+		{"GET", "/index.html", 404, "", ""},
 	} {
 		resp := httptest.NewRecorder()
 		app.ServeHTTP(resp, httptest.NewRequest(tt.method, tt.path, nil))
-		if got := resp.Header().Get("Allow"); resp.Code != tt.want || got != tt.wantAllow {
-			t.Errorf("%s %s: got %d, Allow %q, want %d, %q", tt.method, tt.path, resp.Code, got, tt.want, tt.wantAllow)
+		allow, location := resp.Header().Get("Allow"), resp.Header().Get("Location")
+		if resp.Code != tt.want || allow != tt.wantAllow || location != tt.wantLocation {
+			t.Errorf("%s %s: got %d, %q, %q, want %d, %q, %q", tt.method, tt.path, resp.Code, allow, location, tt.want, tt.wantAllow, tt.wantLocation)
 		}
 	}
 }
