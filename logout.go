@@ -81,8 +81,7 @@ const logoutPageHead = `<!doctype html><html lang="en"><meta charset="utf-8"><me
 	body { max-width: 30rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.5 system-ui, sans-serif; overflow-wrap: break-word }
 	a { display: inline-block; padding: .6rem 1.5rem; border-radius: .5rem; background: #4338ca; color: #fff; text-decoration: none }</style>`
 
-// askPage has a target, so that Turbo, htmx and the like leave the click to the browser, and a meta element, so that Turbo
-// shows the page even if it asked for a frame's content.
+// askPage has a meta element, and its link a target, so that Turbo, htmx and the like leave both to the browser.
 var askPage = template.Must(template.New("").Parse(logoutPageHead + `<meta name="turbo-visit-control" content="reload">
 <title>Logout</title><h1>Do you want to sign out?</h1><p>It is not certain that you clicked Logout, so nothing has happened.
 <p><a href="{{.}}" target="_top">Logout</a>`))
@@ -122,13 +121,14 @@ func (app *App) logoutURL(ctx context.Context, r *http.Request, returnTo string)
 	if resp != nil {
 		var answer map[string]struct{ ID, Reason, Message string }
 		json.NewDecoder(resp.Body).Decode(&answer) // client-go has read the body, and put it back.
-		oryError, location := answer["error"], resp.Header.Get("Location")
+		oryError := answer["error"]
+		location, notFound := resp.Location()
 		why = cmp.Or(oryError.Reason, oryError.Message, why)
 		switch {
 		case resp.StatusCode == http.StatusUnauthorized && oryError.ID == "session_inactive":
 			return "", nil
-		case location != "": // Most likely, the app has a wrong URL of Ory.
-			why = "redirect to " + cmp.Or(origin(location), "a relative URL")
+		case notFound == nil: // Most likely, the app has a wrong URL of Ory.
+			why = "redirect to " + location.Scheme + "://" + location.Host
 		case returnTo != "": // Ory's reason quotes it, and it may hold a secret.
 			why = cmp.Or(oryError.ID, connectionError(err)) + ", return_to on " + cmp.Or(origin(returnTo), "no host")
 		}

@@ -269,7 +269,7 @@ var answers = []answer{
 	{"database is broken", rawJSON(500, `{"error":{"code":500,"message":"no such table: sessions"}}`), false, unknown, `"status 500: no such table: sessions"`, false},
 	{"long reason", rawJSON(500, `{"error":{"reason":"`+strings.Repeat("r", 60000)+`"}}`), false, unknown, `"status 500: ` + strings.Repeat("r", 188) + `"`, false},
 	{"redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: https://SECRET:SECRET@ory.example:4434/?token=SECRET-TOKEN\r\nContent-Length: 0\r\n\r\n", false, unknown, `"status 307: redirect to https://ory.example:4434"`, false},
-	{"relative redirect", "HTTP/1.1 302 Found\r\nLocation: /?token=SECRET-TOKEN\r\nContent-Length: 0\r\n\r\n", false, unknown, `"status 302: redirect to a relative URL"`, false},
+	{"relative redirect", "HTTP/1.1 302 Found\r\nLocation: /?token=SECRET-TOKEN\r\nContent-Length: 0\r\n\r\n", false, unknown, `"status 302: redirect to http://ory.example"`, false},
 	{"redirect to no URL", "HTTP/1.1 302 Found\r\nLocation: http://%/?token=SECRET-TOKEN\r\nContent-Length: 0\r\n\r\n", false, unknown, `"no usable answer"`, false},
 	{"switching protocols", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: SECRET-TOKEN\r\n\r\n", true, unknown, `"status 101: no usable answer"`, false},
 	{"hangs", "", true, unknown, `"context deadline exceeded"`, true},
