@@ -78,7 +78,7 @@ const logoutConfirm = "logout_confirm" // names a cookie, and the query paramete
 // logoutPageHead begins a page whose links look like buttons.
 const logoutPageHead = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark"><link rel="icon" href="data:,"><style>
-	body { max-width: 30rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.5 system-ui, sans-serif; overflow-wrap: break-word }
+	body { max-width: 36rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.4 system-ui, sans-serif; overflow-wrap: break-word }
 	a { display: inline-block; padding: .6rem 1.5rem; border-radius: .5rem; background: #4338ca; color: #fff; text-decoration: none }</style>`
 
 // askPage has a meta element, and its link a target, so that Turbo, htmx and the like leave both to the browser.
