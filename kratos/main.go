@@ -1,5 +1,3 @@
-//go:build !cgo
-
 // Kratos runs the app against a real Ory Kratos, with a user to sign in and a page to sign in on:
 //
 //	go -C kratos run .

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// The programs that Build makes, relative to this module's folder, where "go run" and "go test" start.
+// The programs that Build makes, relative to this module's folder, where all that uses this package must run.
 var (
 	KratosBinary = filepath.Join(".bin", "kratos")
 	appBinary    = filepath.Join(".bin", "ory-logout")
@@ -100,38 +100,49 @@ func cgoEnv(ctx context.Context) ([]string, error) {
 	return append(env, "CGO_CFLAGS="+cFlags+" -O0 -g0"), nil
 }
 
-// buildKratos builds Kratos, or sees that it is up to date. It is built neither to be quick nor to be debugged, as
-// that takes a third less of the processor's time.
+// buildKratos builds Kratos, or sees that it is up to date.
 func buildKratos(ctx context.Context, env []string) error {
 	fmt.Println("Building Ory Kratos from source: minutes the first time, a second after that.")
-	cmd := command(ctx, "go", "build", "-v", "-tags=sqlite", "-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w",
-		"-o", KratosBinary, "github.com/ory/kratos")
+	stale, err := goKratos(ctx, env, 0, "list", "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}") // what Go's cache lacks
+	if err == nil {
+		_, err = goKratos(ctx, env, stale, "build", "-v", "-o", KratosBinary)
+	}
+	if err != nil {
+		return fmt.Errorf("building Kratos: %w", err)
+	}
+	return nil
+}
+
+// goKratos runs a command of Go's on Kratos's package, and returns how many packages it names. These it prints as progress
+// towards total, if that is not 0.
+func goKratos(ctx context.Context, env []string, total int, args ...string) (packages int, err error) {
+	// It is built neither to be quick nor to be debugged, as that takes a third less of the processor's time.
+	args = append(args, "-tags=sqlite", "-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w", "github.com/ory/kratos")
+	cmd := command(ctx, "go", args...)
 	cmd.Env = env
-	output, err := cmd.StderrPipe()
+	output, err := cmd.StdoutPipe()
+	cmd.Stderr = cmd.Stdout
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	// A line is a module that is downloaded, a package that is compiled, or something to worry about.
-	modules, packages := 0, 0
+	// A line is a module that is downloaded, a package, or something to worry about.
+	modules := 0
 	for lines := bufio.NewScanner(output); lines.Scan(); {
 		switch line := lines.Text(); {
 		case strings.HasPrefix(line, "go: downloading "):
-			modules++
+			if modules++; modules%100 == 0 {
+				fmt.Printf("%4d modules downloaded\n", modules)
+			}
 		case !strings.Contains(line, " "):
-			packages++
+			if packages++; total > 0 && (packages%100 == 0 || packages == total) {
+				fmt.Printf("%4d of %d packages compiled\n", packages, total)
+			}
 		default:
 			fmt.Fprintln(os.Stderr, line)
-			continue
-		}
-		if (modules+packages)%100 == 0 {
-			fmt.Printf("%5d modules downloaded, %4d packages compiled\n", modules, packages)
 		}
 	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("building Kratos: %w", err)
-	}
-	return nil
+	return packages, cmd.Wait()
 }

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"cmp"
@@ -43,6 +43,7 @@ var (
 var interrupted context.Context
 
 func TestMain(m *testing.M) {
+	os.Chdir("..") // to the module's folder, where package demo builds and finds its programs
 	os.Exit(runTests(m))
 }
 
@@ -222,7 +223,7 @@ func (w *statusWriter) WriteHeader(status int) {
 const (
 	signedIn  = "You are signed in."
 	signedOut = "You are signed out."
-	unknown   = "could not be asked"
+	unknown   = "You may be signed in."
 )
 
 // client is a user with a cookie jar and without a browser.

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -70,7 +70,7 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 		{"sign in", u.clickLink, signInURL, "Password"},
 		{"wrong password", func() { u.typePassword("wrong") }, signInURL, "The provided credentials are invalid"},
 		{"signed in", func() { u.typePassword(demo.Password) }, appURL + "/", signedIn},
-		{"unknown", func() { u.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not be asked", orphan.KratosPort)},
+		{"unknown", func() { u.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not tell", orphan.KratosPort)},
 		{"refused", func() {
 			u.openHTML(crossSite, link(appURL+"/logout", ""))
 			u.clickLink()
