@@ -43,7 +43,7 @@ func (s *Stack) Start(ctx context.Context) error {
 	if err := s.StartKratos(ctx); err != nil {
 		return err
 	}
-	if err := s.createUser(ctx); err != nil {
+	if err := s.CreateUser(ctx, Email); err != nil {
 		return err
 	}
 	return s.startSignIn()
@@ -109,9 +109,9 @@ func (s *Stack) StartApp(ctx context.Context, port int) (err error) {
 	return s.App.waitFor(ctx, port, "/")
 }
 
-// createUser creates the user who can sign in.
-func (s *Stack) createUser(ctx context.Context) error {
-	const user = `{"schema_id": "default", "traits": {"email": "` + Email + `"}, ` +
+// CreateUser creates a user who can sign in with Password.
+func (s *Stack) CreateUser(ctx context.Context, email string) error {
+	user := `{"schema_id": "default", "traits": {"email": "` + email + `"}, ` +
 		`"credentials": {"password": {"config": {"password": "` + Password + `"}}}}`
 	url := fmt.Sprintf("http://localhost:%d/admin/identities", s.AdminPort)
 	req, err := http.NewRequestWithContext(ctx, "POST", url, strings.NewReader(user))

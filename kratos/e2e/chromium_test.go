@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -18,7 +19,7 @@ type chromium struct{ ctx context.Context }
 
 func startChromium(t *testing.T, dark bool) browser {
 	path := lookPath(t, "chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU)
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.Flag("ignore-certificate-errors", true))
 	if dark {
 		options = append(options, chromedp.Flag("blink-settings", "preferredColorScheme=0"))
 	}
@@ -58,12 +59,8 @@ func (c chromium) point(x, y int) error {
 	return c.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, float64(x), float64(y)))
 }
 
-func (c chromium) click(x, y int, ctrl bool) error {
-	modifier := chromedp.ModifierNone
-	if ctrl {
-		modifier = chromedp.ModifierCtrl
-	}
-	return c.do(chromedp.MouseClickXY(float64(x), float64(y), chromedp.ButtonModifiers(modifier)))
+func (c chromium) click(x, y int) error {
+	return c.do(chromedp.MouseClickXY(float64(x), float64(y)))
 }
 
 func (c chromium) resize(width, height int) error {
@@ -89,8 +86,8 @@ func (c chromium) closeTab() error {
 	return err
 }
 
-// preloadSays returns a func that reports whether Chromium has said status of a prefetch or prerender of u's since.
-func preloadSays(u *user, status string) func() bool {
+// preloadSays returns a func that fails until Chromium says status of a prefetch or prerender of u's.
+func preloadSays(u *user, status string) func() error {
 	u.t.Helper()
 	ctx := u.browser.(chromium).ctx
 	_, err := chromedp.Call(ctx, preload.Enable, cdp.Empty{})
@@ -108,5 +105,10 @@ func preloadSays(u *user, status string) func() bool {
 			said.Store(true)
 		}
 	}))
-	return said.Load
+	return func() error {
+		if !said.Load() {
+			return errors.New("not said")
+		}
+		return nil
+	}
 }

@@ -41,7 +41,7 @@ func startFirefox(t *testing.T, dark bool) browser {
 	})
 	t.Cleanup(func() { f.conn.CloseNow() })
 	f.conn.SetReadLimit(-1) // for screenshots
-	err = f.call("session.new", params{"capabilities": params{}}, nil)
+	err = f.call("session.new", params{"capabilities": params{"alwaysMatch": params{"acceptInsecureCerts": true}}}, nil)
 	first, err2 := f.other()
 	if err = cmp.Or(err, err2); err != nil {
 		t.Fatal(err)

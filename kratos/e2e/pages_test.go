@@ -58,8 +58,8 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	signInURL := fmt.Sprintf("http://localhost:%d/?flow", shared.SignInPort)
-	u := &user{t: t, browser: b}
+	signInURL := fmt.Sprintf("http://localhost:%d/", shared.SignInPort)
+	u := &user{t: t, browser: b, app: &app{}}
 	for _, page := range []struct {
 		name string
 		open func()
@@ -72,8 +72,7 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 		{"signed in", func() { u.typePassword(demo.Password) }, appURL + "/", signedIn},
 		{"unknown", func() { u.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not tell", orphan.KratosPort)},
 		{"refused", func() {
-			u.openHTML(crossSite, link(appURL+"/logout", ""))
-			u.clickLink()
+			u.clickOn(crossSite, `<a href="`+appURL+`/logout">Logout</a>`)
 		}, appURL + "/logout", "Logout"},
 		{"signed out again", u.clickLink, appURL + "/", signedOut},
 	} {
@@ -87,8 +86,8 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 			u.check(u.resize(width, 640))
 			name := fmt.Sprintf("%s, %d, %s", page.name, width, map[bool]string{false: "light", true: "dark"}[dark])
 			u.checkReadable(name, dark)
-			u.script(`requestAnimationFrame(() => requestAnimationFrame(() => { window.painted = "true" }))`)
-			waitFor(t, "the page to be painted", func() bool { return u.eval(`String(window.painted)`) == "true" })
+			u.script(`requestAnimationFrame(() => requestAnimationFrame(() => { window.painted = true }))`)
+			u.waitForTrue(`window.painted`)
 			image, err := u.screenshot()
 			u.check(err)
 			u.check(os.WriteFile(filepath.Join(dir, name+".png"), image, 0o644))

@@ -1,291 +1,389 @@
 package e2e
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/chromedp/cdproto/preload"
 )
 
-// row is one way to sign out. In the end the user must be signed out.
+// outcome is what comes of a request for /logout.
+type outcome string
+
+const (
+	atOnce   outcome = "signs out"
+	asked    outcome = "signs out one click later"     // on the page that asks
+	refused  outcome = "is refused"                    // and nobody is asked
+	unsent   outcome = "is not sent"                   // by the browser
+	unseen   outcome = "signs out unseen"              // by Ory's sample: the user looks at another page
+	harmless outcome = "is answered, and does nothing" // by Ory's sample
+)
+
+// row is what a user does, or what a page does to a user, who is signed in and on the app's home page.
 type row struct {
-	name string
-	act  func(u *user, logout string)
-	want string // where the browser lands
+	name   string
+	act    func(u *user)
+	app    outcome
+	sample outcome // in an app with the logout route of Ory's sample, in Chromium; "" if it was not tried
 }
 
-func link(href, attributes string) string {
-	return fmt.Sprintf(`<a href="%s" %s>Logout</a>`, href, attributes)
-}
-
-func returnTo(to string) string { return "&return_to=" + url.QueryEscape(to) }
-
-func testRows(t *testing.T, engine string, b browser) {
-	allowed, refused := returnTo(appURL+"/?after=logout"), returnTo("https://evil.example/")
-	rows := []row{
-		{"click on the home page", func(u *user, _ string) { u.clickLink() }, "/"},
-		{"Tab and Enter on the home page", func(u *user, _ string) { u.check(u.press("\t\r")) }, "/"},
-		{"typed URL", func(u *user, logout string) { u.open(logout) }, "/"},
-		{"link with an allowed return_to", func(u *user, logout string) {
-			u.openHTML(sameSite, link(logout+allowed, ""))
-			u.clickLink()
-		}, "/?after=logout"},
-		{"link with a refused return_to", func(u *user, logout string) {
-			u.openHTML(sameSite, link(logout+refused, ""))
-			u.clickLink()
-		}, "/"},
-		{"script without a gesture", func(u *user, _ string) { u.script(`location = "/logout"`) }, "/"},
-		{"link on a same-site page", func(u *user, logout string) {
-			u.openHTML(sameSite, link(logout, ""))
-			u.clickLink()
-		}, "/"},
-		{"link to a new tab", func(u *user, logout string) {
-			u.openHTML(sameSite, link(logout, `target="_blank"`))
-			u.clickLink()
-			u.browser = u.otherTab().browser
-			if engine == "webkit" { // which says that another site's link led here
-				u.clickRefused(logout)
+func testRows(t *testing.T, engine string, b browser, route http.Handler) {
+	unvouched := atOnce
+	if engine == "webkit" { // Of a typed URL and of a link to a new tab, it does not say that the user began it.
+		unvouched = asked
+	}
+	for _, rows := range [][]row{ownRows(unvouched), siteRows(engine, unvouched), attackRows(), workerRows(unvouched), libraryRows()} {
+		for _, row := range rows {
+			want := row.app
+			if route != proxy {
+				want = row.sample
 			}
-		}, "/"},
-		{"link on another site", func(u *user, logout string) {
-			u.openHTML(crossSite, link(logout, ""))
-			u.clickLink()
-			u.clickRefused(logout)
-		}, "/"},
-		{"link on another site, with an allowed return_to", func(u *user, logout string) {
-			u.openHTML(crossSite, link(logout+allowed, ""))
-			u.clickLink()
-			u.clickRefused(logout + allowed)
-		}, "/?after=logout"},
-		{"link that another site redirects", func(u *user, logout string) {
-			u.openHTML(sameSite, link(crossSite+"/?redirect="+url.QueryEscape(logout), ""))
-			u.clickLink()
-			u.clickRefused(logout)
-		}, "/"},
-		{"a second tab that still shows Logout", func(u *user, _ string) {
-			u.openHTML(sameSite, link(appURL+"/", `target="_blank"`))
-			u.clickLink()
+			if want == "" {
+				continue
+			}
+			t.Run(row.name+": "+string(want), func(t *testing.T) {
+				u := newUser(t, b, route)
+				row.act(u)
+				u.expect(want)
+			})
+		}
+	}
+}
+
+func (u *user) expect(want outcome) {
+	u.t.Helper()
+	switch want {
+	case atOnce:
+		u.checkSignedOut()
+	case asked:
+		u.waitForQuestion()
+		checkWhoami(u.t, shared, u.session, http.StatusOK)
+		u.clickLink()
+		u.checkSignedOut()
+	case refused:
+		u.waitForAnswer(http.StatusForbidden)
+		u.checkSignedIn()
+	case unsent:
+		u.checkSignedIn()
+		if got := u.status.Load(); got != 0 {
+			u.t.Errorf("got an answer %d of %s, want none", got, u.logout)
+		}
+	case unseen:
+		retry(u.t, "the session to end", func() error {
+			if got, err := whoami(shared, u.session); err != nil || got != http.StatusUnauthorized {
+				return fmt.Errorf("got %d, %v", got, err)
+			}
+			return nil
+		})
+	case harmless:
+		u.waitForAnswer(http.StatusSeeOther)
+		u.checkSignedIn()
+	}
+}
+
+const link = `<a href="LOGOUT">Logout</a>`
+
+// clickOn opens a page with body on a site, and clicks its first link or button.
+func (u *user) clickOn(site, body string) {
+	u.t.Helper()
+	u.openPage(site, body)
+	u.clickLink()
+}
+
+// ownRows are of what users do in the app itself.
+func ownRows(unvouched outcome) []row {
+	return []row{
+		{"click on the home page", func(u *user) { u.clickLink() }, atOnce, atOnce},
+		{"Tab and Enter on the home page", func(u *user) { u.check(u.press("\t\r")) }, atOnce, ""},
+		{"typed URL", func(u *user) { u.open(u.logout) }, unvouched, atOnce},
+		{"link with an allowed return_to", func(u *user) {
+			u.lands = appURL + "/?after=logout"
+			u.clickOn(u.url, `<a href="LOGOUT?return_to=`+url.QueryEscape(u.lands)+`">Logout</a>`)
+		}, atOnce, ""},
+		{"link with a refused return_to", func(u *user) {
+			u.clickOn(u.url, `<a href="LOGOUT?return_to=https://evil.example/">Logout</a>`)
+		}, atOnce, ""},
+		{"click in a second tab after a logout", func(u *user) {
+			u.clickOn(u.url, `<a href="/" target="_blank">Home</a>`)
 			second := u.otherTab()
-			second.waitFor(appURL+"/", signedIn)
-			u.open(appURL)
-			u.waitFor(appURL+"/", signedIn)
+			second.waitFor(u.url+"/", signedIn)
+			u.open(u.url)
 			u.clickLink()
-			u.checkSignedOut(appURL + "/")
-			second.clickLink()
-			second.checkSignedOut(appURL + "/")
-		}, "/"},
-		{"the Back button after a logout", func(u *user, _ string) {
+			u.checkSignedOut()
+			u.browser = second.browser
+			u.clickLink()
+		}, atOnce, ""},
+		{"Back button after a logout", func(u *user) {
 			u.open(appURL + "/?before=logout")
 			u.waitFor(appURL+"/?before=logout", signedIn)
 			u.clickLink()
-			u.checkSignedOut(appURL + "/")
+			u.checkSignedOut()
+			u.lands = appURL + "/?before=logout"
 			u.check(u.back())
-		}, "/?before=logout"},
-		{"no-referrer: click", func(u *user, _ string) {
-			u.openApp(noReferrer, nil)
+		}, atOnce, ""},
+	}
+}
+
+// siteRows are of pages on another port of the app's host, which is the same site, and of pages on another site. With
+// another site's images and the like, the session cookie does not come.
+func siteRows(engine string, unvouched outcome) (rows []row) {
+	type kind struct {
+		name                                 string
+		act                                  func(u *user, site string)
+		same, cross, sampleSame, sampleCross outcome
+	}
+	click := func(body string) func(*user, string) { return func(u *user, site string) { u.clickOn(site, body) } }
+	look := func(body string) func(*user, string) { return func(u *user, site string) { u.openPage(site, body) } }
+	kinds := []kind{
+		{"link", click(link), atOnce, asked, atOnce, atOnce},
+		{"link to a new tab", func(u *user, site string) {
+			u.clickOn(site, `<a href="LOGOUT" target="_blank">Logout</a>`)
+			u.browser = u.otherTab().browser
+		}, unvouched, asked, atOnce, atOnce},
+		{"link that another site redirects", func(u *user, site string) {
+			u.clickOn(site, `<a href="`+crossSite+`/page?redirect=LOGOUT">Logout</a>`)
+		}, asked, asked, atOnce, atOnce},
+		{"form", click(`<form action="LOGOUT"><button>Logout</button></form>`), atOnce, asked, atOnce, atOnce},
+		{"script that sets location", look(`<script>location = "LOGOUT"</script>`), atOnce, asked, atOnce, atOnce},
+		{"meta refresh", look(`<meta http-equiv="refresh" content="0; url=LOGOUT">`), atOnce, asked, atOnce, atOnce},
+		{"image", look(`<img src="LOGOUT">`), refused, refused, unseen, harmless},
+		{"style sheet", look(`<link rel="stylesheet" href="LOGOUT">`), refused, refused, unseen, harmless},
+		{"frame", look(`<iframe src="LOGOUT"></iframe>`), refused, refused, unseen, harmless},
+		{"fetch", look(`<script>fetch("LOGOUT", {mode: "no-cors", credentials: "include"})</script>`), refused, refused, unseen, harmless},
+	}
+	prefetches := map[string]string{}
+	if engine != "webkit" { // which has none
+		prefetches["prefetch by a link"] = `<link rel="prefetch" href="LOGOUT">`
+		kinds = append(kinds, kind{"prefetch by a link", look(prefetches["prefetch by a link"]), refused, refused, unseen, harmless})
+	}
+	if engine == "chromium" { // Only it has these. It says why it does not send the request.
+		for _, rule := range []struct{ name, unsent string }{
+			{"prefetch", string(preload.PrefetchStatusPrefetchNotEligibleUserHasCookies)},
+			{"prerender", string(preload.PrerenderFinalStatusCrossSiteNavigationInInitialNavigation)},
+		} {
+			name := rule.name + " by speculation rules"
+			prefetches[name] = fmt.Sprintf(`<script type="speculationrules">{%q: [{"source": "list", "urls": ["LOGOUT"]}]}</script>`, rule.name)
+			kinds = append(kinds, kind{name, func(u *user, site string) {
+				said := preloadSays(u, rule.unsent)
+				u.openPage(site, prefetches[name])
+				if site == crossSite {
+					retry(u.t, rule.unsent, said)
+				}
+			}, refused, unsent, unseen, unsent})
+		}
+	}
+	for _, kind := range kinds {
+		rows = append(rows,
+			row{kind.name + " on the same site", func(u *user) { kind.act(u, sameSite) }, kind.same, kind.sampleSame},
+			row{kind.name + " on another site", func(u *user) { kind.act(u, crossSite) }, kind.cross, kind.sampleCross})
+	}
+	for name, prefetch := range prefetches { // The browser must not use what it has got then.
+		rows = append(rows, row{"click after a " + name, func(u *user) {
+			u.openPage(sameSite, prefetch+link)
+			u.waitForAnswer(http.StatusForbidden)
 			u.clickLink()
-		}, "/"},
-		{"no-referrer: link on another site", func(u *user, _ string) {
-			logout := u.openApp(noReferrer, nil)
-			u.openHTML(crossSite, link(logout, ""))
+		}, atOnce, ""})
+	}
+	return rows
+}
+
+// attackRows are of other sites' ways around the question.
+func attackRows() (rows []row) {
+	again := func(u *user, js string) {
+		u.status.Store(0)
+		u.script(js)
+		u.waitForAnswer(http.StatusForbidden)
+	}
+	plant := func(u *user) { u.open(sameSite + "/page?cookie=logout_confirm=planted") }
+	for name, head := range map[string]string{"with": "", "without": `<meta name="referrer" content="no-referrer">`} {
+		rows = append(rows, row{"history.back() by another site to the question, on https, " + name + " a Referer", func(u *user) {
+			u.openApp("https")
+			u.clickOn(crossSiteTLS, head+link)
+			u.waitForQuestion()
+			u.openPage(crossSiteTLS, head)
+			again(u, `history.back()`)
+		}, asked, ""})
+	}
+	return append(rows,
+		row{"reload of the question", func(u *user) {
+			u.clickOn(crossSite, link)
+			u.waitForQuestion()
+			again(u, `location.reload()`)
+		}, asked, ""},
+		row{"link on another site, with an allowed return_to", func(u *user) {
+			u.lands = appURL + "/?after=logout"
+			u.clickOn(crossSite, `<a href="LOGOUT?return_to=`+url.QueryEscape(u.lands)+`">Logout</a>`)
+		}, asked, ""},
+		row{"link on another site, with a planted secret", func(u *user) {
+			plant(u)
+			u.clickOn(crossSite, `<a href="LOGOUT?logout_confirm=planted">Logout</a>`)
+		}, asked, ""},
+		row{"image on the same site, with a planted secret", func(u *user) {
+			plant(u)
+			u.openPage(sameSite, `<img src="LOGOUT?logout_confirm=planted">`)
+		}, refused, ""},
+	)
+}
+
+// worker returns a service worker that takes control at once.
+func worker(activate, fetch string) string {
+	return `
+		self.addEventListener("install", () => self.skipWaiting())
+		self.addEventListener("activate", e => e.waitUntil((async () => { ` + activate + `; await clients.claim() })()))
+		self.addEventListener("fetch", e => { ` + fetch + ` })`
+}
+
+var (
+	passOn  = worker("", `e.respondWith(fetch(e.request))`)
+	rebuild = worker("", `e.respondWith(fetch(new Request(e.request, {headers: {"X-App": "1"}})))`)
+)
+
+// openWorker has the app's pages controlled by a service worker.
+func (u *user) openWorker(worker string) {
+	u.t.Helper()
+	u.script(`navigator.serviceWorker.register("/worker.js?body=` + url.QueryEscape(worker) + `")`)
+	u.waitForTrue(`navigator.serviceWorker.controller != null`)
+}
+
+// workerRows are of an app with a service worker.
+func workerRows(unvouched outcome) []row {
+	const preload, preloaded = `await registration.navigationPreload.enable()`, `e.respondWith((async () => await e.preloadResponse || fetch(e.request))())`
+	rows := []row{
+		{"two tabs that ask, behind a service worker", func(u *user) {
+			u.openWorker(rebuild)
+			u.clickOn(u.url, `<a href="LOGOUT" target="_blank">Logout</a>`)
+			second := u.otherTab()
+			second.waitForQuestion()
+			u.open(u.url)
 			u.clickLink()
-			u.clickRefused(logout)
-		}, "/"},
+			u.waitForQuestion()
+			u.browser = second.browser
+		}, asked, ""},
+		{"frame on a page of the app's, behind a service worker", func(u *user) {
+			u.openWorker(passOn)
+			u.openPage(u.url, `<iframe src="LOGOUT"></iframe>`)
+		}, refused, unseen},
 	}
-	if engine == "chromium" {
-		rows = append(rows, chromiumRows...)
+	for _, worker := range []struct {
+		name, script string
+		click, typed outcome
+	}{
+		{"passes requests on", passOn, asked, asked},
+		{"rebuilds requests", rebuild, asked, asked},
+		{"fetches twice", worker("", `e.respondWith((async () => {
+			const first = await fetch(e.request.clone())
+			await fetch(e.request)
+			return first
+		})())`), asked, asked},
+		{"preloads", worker(preload, preloaded), asked, asked},
+		{"preloads with an empty header", worker(preload+`; await registration.navigationPreload.setHeaderValue("")`, preloaded), asked, asked},
+		{"leaves /logout alone", worker("", `
+			if (new URL(e.request.url).pathname === "/logout") return
+			e.respondWith(fetch(e.request))`), atOnce, unvouched},
+	} {
+		behind := ", behind a service worker that " + worker.name
+		rows = append(rows,
+			row{"click" + behind, func(u *user) {
+				u.openWorker(worker.script)
+				u.clickLink()
+			}, worker.click, atOnce},
+			row{"typed URL" + behind, func(u *user) {
+				u.openWorker(worker.script)
+				u.open(u.logout)
+			}, worker.typed, ""},
+			row{"link on another site" + behind, func(u *user) {
+				u.openWorker(worker.script)
+				u.clickOn(crossSite, link)
+			}, asked, atOnce})
 	}
-	if engine != "webkit" { // which does not prefetch
-		rows = append(rows, row{"navigation after a refused link rel=prefetch", func(u *user, logout string) {
-			u.openHTML(sameSite, `<link rel="prefetch" href="`+logout+`">`)
-			waitForVisit(u.t, logout, http.StatusForbidden)
-			u.script(`location = "` + logout + `"`)
-		}, "/"})
+	return rows
+}
+
+// npmInstall puts into .bin/node_modules what npm's registry has now of libraries that fetch what links lead to.
+var npmInstall = sync.OnceValue(func() error {
+	cmd := exec.CommandContext(interrupted, "npm", "install", "--silent", "--ignore-scripts", "--no-package-lock", "--prefix", ".bin",
+		"turbo@npm:@hotwired/turbo@8", "htmx1@npm:htmx.org@1", "htmx2@npm:htmx.org@2", "htmx4@npm:htmx.org@4")
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+})
+
+// libraryRows are of an app with such a library.
+func libraryRows() (rows []row) {
+	const turbo, htmx = "turbo/dist/turbo.es2017-umd.js", "/dist/htmx.min.js"
+	open := func(u *user, file, body, attribute string) {
+		u.t.Helper()
+		lookPath(u.t, "npm", "npm")
+		u.check(npmInstall())
+		u.openPage(u.url, `<script src="/node_modules/`+file+`"></script>`+strings.ReplaceAll(body, "<a", "<a "+attribute))
 	}
-	rows = append(rows, workerRows("service worker", passOnWorker, "empty", engine != "chromium")...)
-	rows = append(rows, workerRows("service worker with preload", preloadWorker, "document", engine == "firefox")...)
-	rows = append(rows, row{"service worker that rebuilds requests: click", func(u *user, _ string) {
-		logout := u.openWorkerApp(rebuildWorker, nil)
-		u.eval(`document.querySelector("a").href = "` + logout + `"`)
+	for _, l := range []struct {
+		name, file, body string
+		click, sample    outcome
+	}{
+		{"Turbo", turbo, link, asked, atOnce},
+		{"a frame of Turbo's", turbo, `<turbo-frame id="menu">` + link + `</turbo-frame>`, asked, ""},
+		{"htmx 1 and hx-boost", "htmx1" + htmx, `<p hx-boost="true">` + link, atOnce, harmless},
+		{"htmx 1 and hx-get", "htmx1" + htmx, `<a href="LOGOUT" hx-get="LOGOUT">Logout</a>`, atOnce, harmless},
+		{"htmx 2 and hx-boost", "htmx2" + htmx, `<p hx-boost="true">` + link, atOnce, harmless},
+		{"htmx 2 and hx-get", "htmx2" + htmx, `<a href="LOGOUT" hx-get="LOGOUT">Logout</a>`, atOnce, harmless},
+		{"htmx 4 and hx-boost", "htmx4" + htmx, `<p hx-boost:inherited="true">` + link, atOnce, harmless},
+		{"htmx 4 and hx-get", "htmx4" + htmx, `<a href="LOGOUT" hx-get="LOGOUT">Logout</a>`, atOnce, harmless},
+	} {
+		rows = append(rows,
+			row{"click with " + l.name, func(u *user) {
+				open(u, l.file, l.body, "")
+				u.clickLink()
+			}, l.click, l.sample},
+			row{"click with " + l.name + ` and target="_top"`, func(u *user) {
+				open(u, l.file, l.body, `target="_top"`)
+				u.clickLink()
+			}, atOnce, ""})
+	}
+	return append(rows, row{"click with Turbo after its prefetch", func(u *user) {
+		open(u, turbo, link, "")
+		u.hover("a")
+		u.waitForAnswer(http.StatusForbidden)
+		u.status.Store(0)
 		u.clickLink()
-		u.clickRefused(logout)
-	}, "/"})
-	for _, library := range []library{turbo, htmx} {
-		rows = append(rows, library.rows()...)
-	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			u := newUser(t, b)
-			logout, _ := uniqueLogout(appURL)
-			row.act(u, logout)
-			u.checkSignedOut(appURL + row.want)
+	}, asked, ""})
+}
+
+// In a frame, another site could have the user click Logout.
+func testFrames(t *testing.T, b browser) {
+	for path, want := range map[string]string{"/": "false", "/logout": "false", "/page?body=" + url.QueryEscape(link): "true"} {
+		t.Run(path, func(t *testing.T) {
+			u := newUser(t, b, proxy)
+			u.openPage(u.url, `<iframe src="`+path+`" onload="document.title = 'loaded'"></iframe>`)
+			u.waitForTrue(`document.title === "loaded"`)
+			if got := u.eval(`String(document.querySelector("iframe").contentDocument?.querySelector("a") != null)`); got != want {
+				t.Errorf("shows a link in a frame of its own origin: got %s, want %s", got, want)
+			}
 		})
 	}
 }
 
-const (
-	prefetchRules  = `<script type="speculationrules">{"prefetch":[{"source":"list","urls":["LOGOUT"]}]}</script>`
-	prerenderRules = `<script type="speculationrules">{"prerender":[{"source":"list","urls":["LOGOUT"]}]}</script>`
-)
-
-// chromiumRows are of speculation rules, which no other engine has.
-var chromiumRows = []row{
-	{"click after a refused prefetch by speculation rules", func(u *user, logout string) {
-		u.openHTML(sameSite, link(logout, "")+strings.ReplaceAll(prefetchRules, "LOGOUT", logout))
-		waitForVisit(u.t, logout, http.StatusForbidden)
-		u.clickLink()
-	}, "/"},
-	{"click after a refused prefetch by speculation rules of the same origin", func(u *user, logout string) {
-		u.eval(`document.querySelector("a").href = "` + logout + `"`)
-		u.script("document.body.append(document.createRange().createContextualFragment(`" + strings.ReplaceAll(prefetchRules, "LOGOUT", logout) + "`))")
-		waitForVisit(u.t, logout, http.StatusForbidden)
-		u.clickLink()
-	}, "/"},
-}
-
-var noReferrer = map[string]string{"Referrer-Policy": "no-referrer"}
-
-// openApp opens the app on an origin of its own, with header and pages of the row's. It returns a logout URL there,
-// the LOGOUT of the pages.
-func (u *user) openApp(header, pages map[string]string) (logout string) {
-	u.t.Helper()
-	port := freePort()
-	site := fmt.Sprintf("http://localhost:%d", port)
-	logout, _ = uniqueLogout(site)
-	for path, page := range pages {
-		pages[path] = strings.ReplaceAll(page, "LOGOUT", logout)
+// sampleHandler does what the logout route of Ory's sample does, and no more.
+func sampleHandler(w http.ResponseWriter, r *http.Request) {
+	req, _ := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/self-service/logout/browser", shared.KratosPort), nil)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Cookie", r.Header.Get("Cookie"))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return
 	}
-	u.check(serveApp(port, header, pages, u.logout))
-	u.open(site)
-	u.waitFor(site+"/", signedIn)
-	return logout
-}
-
-// Service workers as many apps have them. The last one builds requests anew.
-const (
-	passOnWorker = `
-		self.addEventListener("install", () => self.skipWaiting())
-		self.addEventListener("activate", e => e.waitUntil(clients.claim()))
-		self.addEventListener("fetch", e => e.respondWith(fetch(e.request)))`
-	preloadWorker = `
-		self.addEventListener("install", () => self.skipWaiting())
-		self.addEventListener("activate", e => e.waitUntil(Promise.all([clients.claim(), registration.navigationPreload.enable()])))
-		self.addEventListener("fetch", e => e.respondWith((async () => await e.preloadResponse || fetch(e.request))()))`
-	rebuildWorker = `
-		self.addEventListener("install", () => self.skipWaiting())
-		self.addEventListener("activate", e => e.waitUntil(clients.claim()))
-		self.addEventListener("fetch", e => e.respondWith(fetch(new Request(e.request, {headers: {"X-App": "1"}}))))`
-)
-
-// openWorkerApp opens the app with a service worker that is in control.
-func (u *user) openWorkerApp(worker string, header map[string]string) (logout string) {
-	u.t.Helper()
-	logout = u.openApp(header, map[string]string{"/worker.js": worker})
-	u.script(`navigator.serviceWorker.register("/worker.js")`)
-	waitFor(u.t, "the service worker", func() bool { return u.eval(`String(navigator.serviceWorker.controller != null)`) == "true" })
-	return logout
-}
-
-// workerRows are of an app with a service worker, through which a click has Sec-Fetch-Dest dest, and a typed URL
-// may be refused.
-func workerRows(name, worker, dest string, refusesTyped bool) []row {
-	click := func(u *user, logout string) {
-		u.t.Helper()
-		u.eval(`document.querySelector("a").href = "` + logout + `"`)
-		u.clickLink()
-		waitFor(u.t, "a visit to "+logout, func() bool { return visits.last(logout).status != 0 })
-		if got := visits.last(logout).header.Get("Sec-Fetch-Dest"); got != dest {
-			u.t.Errorf("got Sec-Fetch-Dest %q, want %q", got, dest)
-		}
+	defer resp.Body.Close()
+	var flow struct {
+		LogoutURL string `json:"logout_url"`
 	}
-	clickOnAnotherSite := func(u *user, head, logout string) {
-		u.t.Helper()
-		u.openHTML(crossSite, head+link(logout, ""))
-		u.clickLink()
-		u.clickRefused(logout)
-	}
-	return []row{
-		{name + ": click", func(u *user, _ string) {
-			click(u, u.openWorkerApp(worker, nil))
-		}, "/"},
-		{name + ": typed URL", func(u *user, _ string) {
-			logout := u.openWorkerApp(worker, nil)
-			u.open(logout)
-			if refusesTyped {
-				u.clickRefused(logout)
-			}
-		}, "/"},
-		{name + ": link on another site", func(u *user, _ string) {
-			clickOnAnotherSite(u, "", u.openWorkerApp(worker, nil))
-		}, "/"},
-		{name + ": link on another site, which sends no Referer", func(u *user, _ string) {
-			clickOnAnotherSite(u, `<meta name="referrer" content="no-referrer">`, u.openWorkerApp(worker, nil))
-		}, "/"},
-		{name + ", no-referrer: click", func(u *user, _ string) {
-			logout := u.openWorkerApp(worker, noReferrer)
-			click(u, logout)
-			u.clickOnceMore(logout)
-		}, "/"},
-		{name + ", no-referrer: link on another site", func(u *user, _ string) {
-			clickOnAnotherSite(u, "", u.openWorkerApp(worker, noReferrer))
-		}, "/"},
-	}
-}
-
-// library takes over clicks on links, and fetches what they lead to.
-type library struct {
-	name       string
-	script     func() (string, error)
-	body       string // attributes
-	prefetches bool   // on hover
-}
-
-var (
-	turbo = library{"Turbo", npmFile("@hotwired/turbo@8", "dist/turbo.es2017-umd.js"), "", true}
-	htmx  = library{"htmx", npmFile("htmx.org@4", "dist/htmx.min.js"), `hx-boost:inherited="true"`, false}
-)
-
-// open opens a page of the app's with the library and a link to Logout.
-func (l library) open(u *user, attributes string) (logout string) {
-	u.t.Helper()
-	lookPath(u.t, "npm", "npm")
-	script, err := l.script()
-	u.check(err)
-	logout = u.openApp(nil, map[string]string{
-		"/library.js": script,
-		"/library": `<!doctype html><title>Library</title><head><script src="/library.js"></script></head><body ` + l.body + `>` +
-			link("LOGOUT", attributes),
-	})
-	page, _, _ := strings.Cut(logout, "/logout")
-	u.open(page + "/library")
-	return logout
-}
-
-func (l library) rows() []row {
-	return []row{
-		{l.name + ": click", func(u *user, _ string) {
-			logout := l.open(u, "")
-			u.clickLink()
-			u.clickRefused(logout)
-		}, "/"},
-		{l.name + `: click on a link with target="_top"`, func(u *user, _ string) {
-			l.open(u, `target="_top"`)
-			u.clickLink()
-		}, "/"},
-		{l.name + ": hover and click", func(u *user, _ string) {
-			logout := l.open(u, "")
-			u.hover("a")
-			if l.prefetches {
-				waitForVisit(u.t, logout, http.StatusForbidden)
-			}
-			u.clickLink()
-			u.clickRefused(logout)
-		}, "/"},
-		{l.name + `: hover and click on a link with target="_top"`, func(u *user, _ string) {
-			l.open(u, `target="_top"`)
-			u.hover("a")
-			u.clickLink()
-		}, "/"},
-	}
+	json.NewDecoder(resp.Body).Decode(&flow)
+	http.Redirect(w, r, cmp.Or(flow.LogoutURL, "/"), http.StatusSeeOther)
 }

@@ -40,7 +40,7 @@ func startWebKit(t *testing.T, dark bool) browser {
 	options := params{"binary": binary, "args": []string{"--automation", "--full-screen"}}
 	var created struct{ SessionID string }
 	retry(t, "WebKit", func() error {
-		return w.send("POST", "", params{"capabilities": params{"alwaysMatch": params{"webkitgtk:browserOptions": options}}}, &created)
+		return w.send("POST", "", params{"capabilities": params{"alwaysMatch": params{"acceptInsecureCerts": true, "webkitgtk:browserOptions": options}}}, &created)
 	})
 	w.session += "/" + created.SessionID
 	if err := w.send("GET", "/window", nil, &w.handle); err != nil {

@@ -1,0 +1,202 @@
+// Package e2e tests the app with a real Ory Kratos, in Chromium, Firefox and WebKit.
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"ory-logout/kratos/demo"
+)
+
+// What all tests share: a stack, whose app is reached through proxies, and three more sites. Sites are told apart by host
+// and by scheme, not by port.
+var (
+	shared                            *demo.Stack
+	appURL                            string // where Kratos leads after a logout
+	sameSite, crossSite, crossSiteTLS string
+	proxy                             *httputil.ReverseProxy // to the app
+	interrupted                       context.Context        // ends when the tests are interrupted
+)
+
+func TestMain(m *testing.M) {
+	os.Chdir("..") // to the module's folder, where package demo builds and finds its programs
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	var stop context.CancelFunc
+	interrupted, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.MkdirTemp("", "ory-logout")
+	if err != nil {
+		fmt.Println("e2e:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	shared = newStack(dir, "&_journal=WAL&_sync=OFF")
+	defer shared.Stop()
+	if err := startShared(interrupted); err != nil {
+		fmt.Println("e2e:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func startShared(ctx context.Context) error {
+	if err := demo.Build(ctx); err != nil {
+		return err
+	}
+	if err := startWithDatabase(ctx, shared); err != nil {
+		return err
+	}
+	appPort, port, portTLS := freePort(), freePort(), freePort()
+	if err := shared.StartApp(ctx, appPort); err != nil {
+		return err
+	}
+	proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
+	}}
+	app, err := newApp("http", shared.AppPort, proxy)
+	if err != nil {
+		return err
+	}
+	appURL = app.url
+	sameSite, crossSite = fmt.Sprintf("http://localhost:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port)
+	crossSiteTLS = fmt.Sprintf("https://127.0.0.1:%d", portTLS)
+	return cmp.Or(serve("http", port, http.HandlerFunc(pageHandler)), serve("https", portTLS, http.HandlerFunc(pageHandler)))
+}
+
+// app is the app on an origin of its own.
+type app struct {
+	url, logout string       // of the home page, without a slash, and of /logout
+	status      atomic.Int64 // of the last answer of /logout, or 0 if there was none
+}
+
+// newApp serves the app at a port of localhost, with logout at /logout, and with pages of the tests'.
+func newApp(scheme string, port int, logout http.Handler) (*app, error) {
+	a := &app{url: fmt.Sprintf("%s://localhost:%d", scheme, port)}
+	a.logout = a.url + "/logout"
+	mux := http.NewServeMux()
+	mux.Handle("/", proxy)
+	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { logout.ServeHTTP(statusWriter{w, a}, r) })
+	mux.HandleFunc("/page", pageHandler)
+	mux.HandleFunc("/worker.js", pageHandler)
+	mux.Handle("/node_modules/", http.FileServer(http.Dir(".bin")))
+	// For scripts, as Kratos's session cookie is HttpOnly.
+	mux.HandleFunc("/cookie", func(w http.ResponseWriter, r *http.Request) {
+		if cookie, err := r.Cookie(sessionCookie); err == nil {
+			io.WriteString(w, cookie.String())
+		}
+	})
+	return a, serve(scheme, port, mux)
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	*app
+}
+
+func (w statusWriter) WriteHeader(status int) {
+	w.status.Store(int64(status))
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// pageHandler answers with what its query asks for: a cookie, a redirect, a page or a script.
+func pageHandler(w http.ResponseWriter, r *http.Request) {
+	if cookie := r.FormValue("cookie"); cookie != "" {
+		w.Header().Set("Set-Cookie", cookie)
+	}
+	if to := r.FormValue("redirect"); to != "" {
+		http.Redirect(w, r, to, http.StatusFound)
+		return
+	}
+	w.Header().Set("Content-Type", cmp.Or(mime.TypeByExtension(path.Ext(r.URL.Path)), "text/html; charset=utf-8"))
+	io.WriteString(w, r.FormValue("body"))
+}
+
+const sessionCookie = "ory_kratos_session"
+
+// serve serves h on a port of the loopback, until the program ends.
+func serve(scheme string, port int, h http.Handler) error {
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	s := httptest.Server{Listener: ln, Config: &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}}
+	if scheme == "https" {
+		s.StartTLS() // with a certificate that the browsers are told to accept
+	} else {
+		s.Start()
+	}
+	return nil
+}
+
+// newStack returns a stack with its database in dir: in one in memory, what several users write at once fails.
+func newStack(dir, options string) *demo.Stack {
+	return &demo.Stack{
+		AppPort: freePort(), KratosPort: freePort(), AdminPort: freePort(), SignInPort: freePort(),
+		DSN: "sqlite://" + filepath.Join(dir, database) + "?_fk=true" + options,
+	}
+}
+
+const database = "kratos.sqlite"
+
+// startWithDatabase makes s's database, and starts all of s but the app.
+func startWithDatabase(ctx context.Context, s *demo.Stack) error {
+	if out, err := exec.CommandContext(ctx, demo.KratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
+		return fmt.Errorf("migrating Kratos's database: %w\n%s", err, out)
+	}
+	return s.Start(ctx)
+}
+
+var lastPort atomic.Int64
+
+func init() { lastPort.Store(11000 + rand.Int64N(15000)) }
+
+// freePort returns a port that no program listens on, that no outgoing connection takes, and that it has not returned before.
+func freePort() int {
+	for {
+		port := int(lastPort.Add(1))
+		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			ln.Close()
+			return port
+		}
+	}
+}
+
+// retry calls f until it succeeds, and fails the test if that takes too long.
+func retry(t *testing.T, what string, f func() error) {
+	t.Helper()
+	if err := poll(f); err != nil {
+		t.Fatalf("waited in vain for %s: %v", what, err)
+	}
+}
+
+// poll calls f until it succeeds, or for 30 seconds.
+func poll(f func() error) (err error) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if err = f(); err == nil || interrupted.Err() != nil {
+			break
+		}
+	}
+	return err
+}

@@ -1,0 +1,296 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
+
+	"ory-logout/kratos/demo"
+)
+
+const (
+	signedIn  = "You are signed in."
+	signedOut = "You are signed out."
+	unknown   = "You may be signed in."
+)
+
+// client is a user with a cookie jar and without a browser.
+type client struct {
+	http.Client
+	s *demo.Stack
+}
+
+func newClient(s *demo.Stack) *client {
+	jar, _ := cookiejar.New(nil) // has no errors
+	return &client{http.Client{Jar: jar}, s}
+}
+
+// send sends a request, with form if there is one, and returns the page that it leads to, and where that is.
+func (c *client) send(accept, url string, form url.Values) (page, landed string, err error) {
+	method := "GET"
+	if form != nil {
+		method = "POST"
+	}
+	req, err := http.NewRequest(method, url, strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", "", err
+	}
+	req.Header.Set("Accept", accept)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := c.Do(req)
+	if err != nil {
+		return "", "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), resp.Request.URL.String(), err
+}
+
+// checkPage checks that path leads to the home page, which says text.
+func (c *client) checkPage(t *testing.T, path, text string) {
+	t.Helper()
+	home := fmt.Sprintf("http://localhost:%d", c.s.AppPort)
+	page, landed, err := c.send("text/html", home+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if landed != home+"/" || !strings.Contains(page, text) {
+		t.Errorf("%s: landed on %s, want %s, and the page to say %q:\n%s", path, landed, home+"/", text, page)
+	}
+}
+
+var (
+	linkPattern   = regexp.MustCompile(`<a href="([^"]*)"[^>]*>Sign in</a>`)
+	formPattern   = regexp.MustCompile(`<form action="([^"]*)"`)
+	hiddenPattern = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+)
+
+// signIn follows the home page's link to the sign-in page, and sends its form.
+func (c *client) signIn(email string) error {
+	page, _, err := c.send("text/html", fmt.Sprintf("http://localhost:%d/", c.s.AppPort), nil)
+	if err != nil {
+		return err
+	}
+	link := linkPattern.FindStringSubmatch(page)
+	if link == nil {
+		return fmt.Errorf("no home page of a signed-out user:\n%s", page)
+	}
+	page, _, err = c.send("text/html", html.UnescapeString(link[1]), nil)
+	if err != nil {
+		return err
+	}
+	form, hidden := formPattern.FindStringSubmatch(page), hiddenPattern.FindStringSubmatch(page)
+	if form == nil || hidden == nil {
+		return fmt.Errorf("no sign-in page:\n%s", page)
+	}
+	page, _, err = c.send("text/html", html.UnescapeString(form[1]), url.Values{
+		hidden[1]: {html.UnescapeString(hidden[2])}, "identifier": {email}, "password": {demo.Password}, "method": {"password"},
+	})
+	if err == nil && c.session() == "" {
+		err = fmt.Errorf("no session:\n%s", page)
+	}
+	return err
+}
+
+// session returns Kratos's session cookie, as a Cookie header has it, or "" if there is none.
+func (c *client) session() string {
+	for _, cookie := range c.Jar.Cookies(&url.URL{Scheme: "http", Host: "localhost", Path: "/"}) {
+		if cookie.Name == sessionCookie {
+			return cookie.String()
+		}
+	}
+	return ""
+}
+
+// newSession returns a client that is signed in.
+func newSession(t *testing.T, s *demo.Stack, email string) *client {
+	t.Helper()
+	var c *client
+	retry(t, "a session", func() error {
+		signingIn.Lock()
+		defer signingIn.Unlock()
+		c = newClient(s)
+		return c.signIn(email)
+	})
+	return c
+}
+
+// whoami returns the status with which Kratos answers who has session, a Cookie header:
+// 200 if it is valid, 401 if it is not, 403 if it lacks a second factor.
+func whoami(s *demo.Stack, session string) (int, error) {
+	req, err := http.NewRequest("GET", fmt.Sprintf("http://localhost:%d/sessions/whoami", s.KratosPort), nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Cookie", session)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	return resp.StatusCode, nil
+}
+
+func checkWhoami(t *testing.T, s *demo.Stack, session string, want int) {
+	t.Helper()
+	if got, err := whoami(s, session); err != nil || got != want {
+		t.Errorf("whoami with the session's cookie: got %d, %v, want %d", got, err, want)
+	}
+}
+
+func TestLogout(t *testing.T) {
+	c := newSession(t, shared, demo.Email)
+	session := c.session()
+	c.checkPage(t, "/", signedIn)
+	c.checkPage(t, "/logout", signedOut)
+	checkWhoami(t, shared, session, http.StatusUnauthorized)
+	if got := c.session(); got != "" {
+		t.Errorf("got session cookie %q, want none", got)
+	}
+	c.checkPage(t, "/logout", signedOut)
+}
+
+// While Kratos fails, a click on Logout neither signs out nor says so. Once it works again, the next one does.
+func TestKratosFaults(t *testing.T) {
+	dir := t.TempDir()
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	s := newStack(dir, "&_journal=DELETE")
+	s.Log = log
+	defer s.Stop()
+	if err := startWithDatabase(interrupted, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StartApp(interrupted, s.AppPort); err != nil {
+		t.Fatal(err)
+	}
+
+	db := filepath.Join(dir, database)
+	var tables []byte
+	var secrets []string
+	for _, fault := range []struct {
+		name        string
+		happen, end func() error
+	}{
+		{"Kratos is killed", func() error {
+			defer func() { <-s.Kratos.Ended }()
+			return s.Kratos.Process.Kill()
+		}, func() error { return s.StartKratos(interrupted) }},
+		// To SQLite, an empty file is a database without tables. It reads a file again whose change counter is another one:
+		// https://sqlite.org/fileformat.html
+		{"Kratos's database has lost its tables", func() (err error) {
+			if tables, err = os.ReadFile(db); err != nil {
+				return err
+			}
+			tables[27]++
+			return os.Truncate(db, 0)
+		}, func() error { return os.WriteFile(db, tables, 0) }},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			c := newSession(t, s, demo.Email)
+			session := c.session()
+			c.CheckRedirect = func(r *http.Request, _ []*http.Request) error {
+				secrets = append(secrets, r.URL.Query().Get("token"))
+				return nil
+			}
+			_, value, _ := strings.Cut(session, "=")
+			secrets = append(secrets, value)
+			c.checkPage(t, "/", signedIn)
+
+			if err := fault.happen(); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			c.checkPage(t, "/logout", unknown)
+			if got, limit := time.Since(start), 5*time.Second; got > limit {
+				t.Errorf("got the home page after %v, want at most %v", got, limit)
+			}
+
+			if err := fault.end(); err != nil {
+				t.Fatal(err)
+			}
+			checkWhoami(t, s, session, http.StatusOK)
+			c.checkPage(t, "/logout", signedOut)
+			checkWhoami(t, s, session, http.StatusUnauthorized)
+		})
+	}
+	logged, err := os.ReadFile(log.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(logged, []byte("logout failed")) {
+		t.Error("no failed logout is logged")
+	}
+	for _, secret := range secrets {
+		if secret != "" && bytes.Contains(logged, []byte(secret)) {
+			t.Error("a session cookie or a logout token is logged")
+		}
+	}
+}
+
+// A user who has typed the password, and not yet the second factor, has a session to end.
+func TestSecondFactor(t *testing.T) {
+	const email = "second-factor@example.com"
+	if err := shared.CreateUser(interrupted, email); err != nil {
+		t.Fatal(err)
+	}
+	c := newSession(t, shared, email)
+	flow, _, err := c.send("application/json", fmt.Sprintf("http://localhost:%d/self-service/settings/browser", shared.KratosPort), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var settings struct {
+		UI struct {
+			Action string
+			Nodes  []struct {
+				Attributes struct {
+					ID, Name string
+					Value    any
+					Text     struct{ Text string }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(flow), &settings); err != nil {
+		t.Fatal(err)
+	}
+	form := url.Values{"method": {"totp"}}
+	for _, node := range settings.UI.Nodes {
+		switch attributes := node.Attributes; {
+		case attributes.Name == "csrf_token":
+			form.Set("csrf_token", fmt.Sprint(attributes.Value))
+		case attributes.ID == "totp_secret_key":
+			code, err := totp.GenerateCode(attributes.Text.Text, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			form.Set("totp_code", code)
+		}
+	}
+	if _, _, err := c.send("application/json", settings.UI.Action, form); err != nil {
+		t.Fatal(err)
+	}
+
+	c = newSession(t, shared, email)
+	session := c.session()
+	checkWhoami(t, shared, session, http.StatusForbidden)
+	c.checkPage(t, "/", signedIn)
+	c.checkPage(t, "/logout", signedOut)
+	checkWhoami(t, shared, session, http.StatusUnauthorized)
+}
