@@ -25,6 +25,7 @@ type browser interface {
 	click(x, y int) error
 	press(keys string) error // \t and \r are Tab and Enter
 	back() error
+	reload() error
 	resize(width, height int) error
 	screenshot() (png []byte, err error)
 	other() (browser, error) // another tab, if there is one

@@ -53,6 +53,7 @@ func (c chromium) eval(js string) (string, error) {
 func (c chromium) screenshot() ([]byte, error) { return runChromium(c, chromedp.CaptureScreenshot()) }
 func (c chromium) open(url string) error       { return c.do(chromedp.Navigate(url)) }
 func (c chromium) back() error                 { return c.do(chromedp.NavigateBack()) }
+func (c chromium) reload() error               { return c.do(chromedp.Reload()) }
 func (c chromium) press(key string) error      { return c.do(chromedp.KeyEvent(key)) }
 
 func (c chromium) point(x, y int) error {

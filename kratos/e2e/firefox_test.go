@@ -104,6 +104,10 @@ func (f firefox) back() error {
 	return f.call("browsingContext.traverseHistory", params{"delta": -1}, nil)
 }
 
+func (f firefox) reload() error {
+	return f.call("browsingContext.reload", params{"wait": "none"}, nil)
+}
+
 func (f firefox) resize(width, height int) error {
 	return f.call("browsingContext.setViewport", params{"viewport": params{"width": width, "height": height}}, nil)
 }

@@ -118,7 +118,7 @@ func ownRows(unvouched outcome) []row {
 			u.open(u.url)
 			u.clickLink()
 			u.checkSignedOut()
-			u.browser = second.browser
+			u.browser, u.lands = second.browser, u.url+"/"
 			u.clickLink()
 		}, atOnce, ""},
 		{"Back button after a logout", func(u *user) {
@@ -197,11 +197,6 @@ func siteRows(engine string, unvouched outcome) (rows []row) {
 
 // attackRows are of other sites' ways around the question.
 func attackRows() (rows []row) {
-	again := func(u *user, js string) {
-		u.status.Store(0)
-		u.script(js)
-		u.waitForAnswer(http.StatusForbidden)
-	}
 	plant := func(u *user) { u.open(sameSite + "/page?cookie=logout_confirm=planted") }
 	for name, head := range map[string]string{"with": "", "without": `<meta name="referrer" content="no-referrer">`} {
 		rows = append(rows, row{"history.back() by another site to the question, on https, " + name + " a Referer", func(u *user) {
@@ -209,14 +204,18 @@ func attackRows() (rows []row) {
 			u.clickOn(crossSiteTLS, head+link)
 			u.waitForQuestion()
 			u.openPage(crossSiteTLS, head)
-			again(u, `history.back()`)
+			u.status.Store(0)
+			u.script(`history.back()`)
+			u.waitForAnswer(http.StatusForbidden)
 		}, asked, ""})
 	}
 	return append(rows,
 		row{"reload of the question", func(u *user) {
 			u.clickOn(crossSite, link)
 			u.waitForQuestion()
-			again(u, `location.reload()`)
+			u.status.Store(0)
+			u.check(u.reload())
+			u.waitForAnswer(http.StatusForbidden)
 		}, asked, ""},
 		row{"link on another site, with an allowed return_to", func(u *user) {
 			u.lands = appURL + "/?after=logout"
@@ -351,7 +350,6 @@ func libraryRows() (rows []row) {
 		open(u, turbo, link, "")
 		u.hover("a")
 		u.waitForAnswer(http.StatusForbidden)
-		u.status.Store(0)
 		u.clickLink()
 	}, asked, ""})
 }

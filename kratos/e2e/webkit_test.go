@@ -88,7 +88,8 @@ func (w webKit) eval(js string) (value string, err error) {
 	return value, w.call("POST", "/execute/sync", params{"script": "return " + js, "args": []any{}}, &value)
 }
 
-func (w webKit) back() error { return w.call("POST", "/back", params{}, nil) }
+func (w webKit) back() error   { return w.call("POST", "/back", params{}, nil) }
+func (w webKit) reload() error { return w.call("POST", "/refresh", params{}, nil) }
 
 func (w webKit) resize(width, height int) error {
 	return w.call("POST", "/window/rect", params{"width": width, "height": height}, nil)
