@@ -202,11 +202,6 @@ func (u *user) find(selector string) (x, y int) {
 	return x, y
 }
 
-func (u *user) hover(selector string) {
-	u.t.Helper()
-	u.check(u.point(u.find(selector)))
-}
-
 func (u *user) click(selector string) {
 	u.t.Helper()
 	u.check(u.browser.click(u.find(selector)))

@@ -102,6 +102,10 @@ func (u *user) clickOn(site, body string) {
 func ownRows(unvouched outcome) []row {
 	return []row{
 		{"click on the home page", func(u *user) { u.clickLink() }, atOnce, atOnce},
+		{"click on the home page, on https", func(u *user) {
+			u.openApp("https")
+			u.clickLink()
+		}, atOnce, ""},
 		{"Tab and Enter on the home page", func(u *user) { u.check(u.press("\t\r")) }, atOnce, ""},
 		{"typed URL", func(u *user) { u.open(u.logout) }, unvouched, atOnce},
 		{"link with an allowed return_to", func(u *user) {
@@ -142,12 +146,16 @@ func siteRows(engine string, unvouched outcome) (rows []row) {
 	}
 	click := func(body string) func(*user, string) { return func(u *user, site string) { u.clickOn(site, body) } }
 	look := func(body string) func(*user, string) { return func(u *user, site string) { u.openPage(site, body) } }
+	newTab := func(body string) func(*user, string) {
+		return func(u *user, site string) {
+			u.clickOn(site, body)
+			u.browser = u.otherTab().browser
+		}
+	}
 	kinds := []kind{
 		{"link", click(link), atOnce, asked, atOnce, atOnce},
-		{"link to a new tab", func(u *user, site string) {
-			u.clickOn(site, `<a href="LOGOUT" target="_blank">Logout</a>`)
-			u.browser = u.otherTab().browser
-		}, unvouched, asked, atOnce, atOnce},
+		{"link to a new tab", newTab(`<a href="LOGOUT" target="_blank">Logout</a>`), unvouched, asked, atOnce, atOnce},
+		{"window without opener", newTab(`<button onclick="open('LOGOUT', '', 'noopener')">Logout</button>`), unvouched, asked, atOnce, atOnce},
 		{"link that another site redirects", func(u *user, site string) {
 			u.clickOn(site, `<a href="`+crossSite+`/page?redirect=LOGOUT">Logout</a>`)
 		}, asked, asked, atOnce, atOnce},
@@ -159,25 +167,33 @@ func siteRows(engine string, unvouched outcome) (rows []row) {
 		{"frame", look(`<iframe src="LOGOUT"></iframe>`), refused, refused, unseen, harmless},
 		{"fetch", look(`<script>fetch("LOGOUT", {mode: "no-cors", credentials: "include"})</script>`), refused, refused, unseen, harmless},
 	}
-	prefetches := map[string]string{}
-	if engine != "webkit" { // which has none
-		prefetches["prefetch by a link"] = `<link rel="prefetch" href="LOGOUT">`
-		kinds = append(kinds, kind{"prefetch by a link", look(prefetches["prefetch by a link"]), refused, refused, unseen, harmless})
+	clickAfter := func(name, prefetch string) row { // The browser must not use what it has got then.
+		return row{"click after a " + name, func(u *user) {
+			u.openPage(u.url, prefetch+link)
+			u.waitForAnswer(http.StatusForbidden)
+			u.clickLink()
+		}, atOnce, ""}
 	}
-	if engine == "chromium" { // Only it has these. It says why it does not send the request.
+	if engine != "webkit" { // which has no prefetch
+		const name, prefetch = "prefetch by a link", `<link rel="prefetch" href="LOGOUT">`
+		kinds = append(kinds, kind{name, look(prefetch), refused, refused, unseen, harmless})
+		rows = append(rows, clickAfter(name, prefetch))
+	}
+	if engine == "chromium" { // which alone has these rules, and says why it does not follow them
 		for _, rule := range []struct{ name, unsent string }{
 			{"prefetch", string(preload.PrefetchStatusPrefetchNotEligibleUserHasCookies)},
 			{"prerender", string(preload.PrerenderFinalStatusCrossSiteNavigationInInitialNavigation)},
 		} {
 			name := rule.name + " by speculation rules"
-			prefetches[name] = fmt.Sprintf(`<script type="speculationrules">{%q: [{"source": "list", "urls": ["LOGOUT"]}]}</script>`, rule.name)
+			body := fmt.Sprintf(`<script type="speculationrules">{%q: [{"source": "list", "urls": ["LOGOUT"]}]}</script>`, rule.name)
 			kinds = append(kinds, kind{name, func(u *user, site string) {
 				said := preloadSays(u, rule.unsent)
-				u.openPage(site, prefetches[name])
+				u.openPage(site, body)
 				if site == crossSite {
 					retry(u.t, rule.unsent, said)
 				}
 			}, refused, unsent, unseen, unsent})
+			rows = append(rows, clickAfter(name, body))
 		}
 	}
 	for _, kind := range kinds {
@@ -185,21 +201,13 @@ func siteRows(engine string, unvouched outcome) (rows []row) {
 			row{kind.name + " on the same site", func(u *user) { kind.act(u, sameSite) }, kind.same, kind.sampleSame},
 			row{kind.name + " on another site", func(u *user) { kind.act(u, crossSite) }, kind.cross, kind.sampleCross})
 	}
-	for name, prefetch := range prefetches { // The browser must not use what it has got then.
-		rows = append(rows, row{"click after a " + name, func(u *user) {
-			u.openPage(sameSite, prefetch+link)
-			u.waitForAnswer(http.StatusForbidden)
-			u.clickLink()
-		}, atOnce, ""})
-	}
 	return rows
 }
 
 // attackRows are of other sites' ways around the question.
-func attackRows() (rows []row) {
-	plant := func(u *user) { u.open(sameSite + "/page?cookie=logout_confirm=planted") }
-	for name, head := range map[string]string{"with": "", "without": `<meta name="referrer" content="no-referrer">`} {
-		rows = append(rows, row{"history.back() by another site to the question, on https, " + name + " a Referer", func(u *user) {
+func attackRows() []row {
+	back := func(head string) func(u *user) {
+		return func(u *user) {
 			u.openApp("https")
 			u.clickOn(crossSiteTLS, head+link)
 			u.waitForQuestion()
@@ -207,29 +215,32 @@ func attackRows() (rows []row) {
 			u.status.Store(0)
 			u.script(`history.back()`)
 			u.waitForAnswer(http.StatusForbidden)
-		}, asked, ""})
+		}
 	}
-	return append(rows,
-		row{"reload of the question", func(u *user) {
+	plant := func(u *user) { u.open(sameSite + "/page?cookie=logout_confirm=planted") }
+	return []row{
+		{"history.back() by another site to the question, on https", back(""), asked, ""},
+		{"history.back() by another site to the question, on https, without a Referer", back(`<meta name="referrer" content="no-referrer">`), asked, ""},
+		{"reload of the question", func(u *user) {
 			u.clickOn(crossSite, link)
 			u.waitForQuestion()
 			u.status.Store(0)
 			u.check(u.reload())
 			u.waitForAnswer(http.StatusForbidden)
 		}, asked, ""},
-		row{"link on another site, with an allowed return_to", func(u *user) {
+		{"link on another site, with an allowed return_to", func(u *user) {
 			u.lands = appURL + "/?after=logout"
 			u.clickOn(crossSite, `<a href="LOGOUT?return_to=`+url.QueryEscape(u.lands)+`">Logout</a>`)
 		}, asked, ""},
-		row{"link on another site, with a planted secret", func(u *user) {
+		{"link on another site, with a planted secret", func(u *user) {
 			plant(u)
 			u.clickOn(crossSite, `<a href="LOGOUT?logout_confirm=planted">Logout</a>`)
 		}, asked, ""},
-		row{"image on the same site, with a planted secret", func(u *user) {
+		{"image on the same site, with a planted secret", func(u *user) {
 			plant(u)
 			u.openPage(sameSite, `<img src="LOGOUT?logout_confirm=planted">`)
 		}, refused, ""},
-	)
+	}
 }
 
 // worker returns a service worker that takes control at once.
@@ -348,21 +359,25 @@ func libraryRows() (rows []row) {
 	}
 	return append(rows, row{"click with Turbo after its prefetch", func(u *user) {
 		open(u, turbo, link, "")
-		u.hover("a")
+		u.check(u.point(u.find("a")))
 		u.waitForAnswer(http.StatusForbidden)
 		u.clickLink()
 	}, asked, ""})
 }
 
-// In a frame, another site could have the user click Logout.
+// In a frame, another site could have the user click Logout. The last page shows that the test sees what a frame shows.
 func testFrames(t *testing.T, b browser) {
-	for path, want := range map[string]string{"/": "false", "/logout": "false", "/page?body=" + url.QueryEscape(link): "true"} {
-		t.Run(path, func(t *testing.T) {
+	for _, page := range []struct{ name, path, want string }{
+		{"home page", "/", "false"},
+		{"question", "/logout", "false"},
+		{"page of the test", "/page?body=" + url.QueryEscape(link), "true"},
+	} {
+		t.Run(page.name, func(t *testing.T) {
 			u := newUser(t, b, proxy)
-			u.openPage(u.url, `<iframe src="`+path+`" onload="document.title = 'loaded'"></iframe>`)
+			u.openPage(u.url, `<iframe src="`+page.path+`" onload="document.title = 'loaded'"></iframe>`)
 			u.waitForTrue(`document.title === "loaded"`)
-			if got := u.eval(`String(document.querySelector("iframe").contentDocument?.querySelector("a") != null)`); got != want {
-				t.Errorf("shows a link in a frame of its own origin: got %s, want %s", got, want)
+			if got := u.eval(`String(document.querySelector("iframe").contentDocument?.querySelector("a") != null)`); got != page.want {
+				t.Errorf("a frame shows its link: got %s, want %s", got, page.want)
 			}
 		})
 	}
