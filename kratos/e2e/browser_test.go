@@ -153,9 +153,7 @@ var signingIn sync.Mutex
 // openApp opens an app on a new origin, where a browser knows no service worker.
 func (u *user) openApp(scheme string) {
 	u.t.Helper()
-	app, err := newApp(scheme, freePort(), u.route)
-	u.check(err)
-	u.app = app
+	u.app = newApp(scheme, u.route)
 	u.open(u.url + "/page?redirect=/&cookie=" + url.QueryEscape(u.session+"; Path=/; HttpOnly; SameSite=Lax"))
 	u.waitFor(u.url+"/", signedIn)
 }
@@ -175,7 +173,8 @@ func (u *user) open(url string) {
 // openPage opens a page on a site, with LOGOUT in body being the app's logout URL.
 func (u *user) openPage(site, body string) {
 	u.t.Helper()
-	u.open(site + "/page?body=" + url.QueryEscape("<!doctype html><title>Page</title><body>"+strings.ReplaceAll(body, "LOGOUT", u.logout)))
+	body = "<!doctype html><title>Page</title><body>" + strings.ReplaceAll(body, "LOGOUT", u.logout)
+	u.open(site + "/page?body=" + url.QueryEscape(body))
 }
 
 func (u *user) eval(js string) string {

@@ -65,36 +65,31 @@ func startShared(ctx context.Context) error {
 	if err := demo.Build(ctx); err != nil {
 		return err
 	}
-	if err := startWithDatabase(ctx, shared); err != nil {
-		return err
-	}
-	appPort, port, portTLS := freePort(), freePort(), freePort()
-	if err := shared.StartApp(ctx, appPort); err != nil {
-		return err
-	}
+	appPort := freePort()
 	proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
 	}}
-	app, err := newApp("http", shared.AppPort, proxy)
-	if err != nil {
+	app := newApp("http", proxy)
+	appURL, shared.AppPort = app.url, app.port
+	port := serve("http", http.HandlerFunc(pageHandler))
+	sameSite, crossSite = fmt.Sprintf("http://localhost:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port)
+	crossSiteTLS = fmt.Sprintf("https://127.0.0.1:%d", serve("https", http.HandlerFunc(pageHandler)))
+	if err := startWithDatabase(ctx, shared); err != nil {
 		return err
 	}
-	appURL = app.url
-	sameSite, crossSite = fmt.Sprintf("http://localhost:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port)
-	crossSiteTLS = fmt.Sprintf("https://127.0.0.1:%d", portTLS)
-	return cmp.Or(serve("http", port, http.HandlerFunc(pageHandler)), serve("https", portTLS, http.HandlerFunc(pageHandler)))
+	return shared.StartApp(ctx, appPort)
 }
 
 // app is the app on an origin of its own.
 type app struct {
+	port        int
 	url, logout string       // of the home page, without a slash, and of /logout
 	status      atomic.Int64 // of the last answer of /logout, or 0 if there was none
 }
 
-// newApp serves the app at a port of localhost, with logout at /logout, and with pages of the tests'.
-func newApp(scheme string, port int, logout http.Handler) (*app, error) {
-	a := &app{url: fmt.Sprintf("%s://localhost:%d", scheme, port)}
-	a.logout = a.url + "/logout"
+// newApp serves the app, with logout at /logout, and with pages of the tests'.
+func newApp(scheme string, logout http.Handler) *app {
+	a := &app{}
 	mux := http.NewServeMux()
 	mux.Handle("/", proxy)
 	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { logout.ServeHTTP(statusWriter{w, a}, r) })
@@ -107,7 +102,10 @@ func newApp(scheme string, port int, logout http.Handler) (*app, error) {
 			io.WriteString(w, cookie.String())
 		}
 	})
-	return a, serve(scheme, port, mux)
+	a.port = serve(scheme, mux)
+	a.url = fmt.Sprintf("%s://localhost:%d", scheme, a.port)
+	a.logout = a.url + "/logout"
+	return a
 }
 
 type statusWriter struct {
@@ -135,19 +133,16 @@ func pageHandler(w http.ResponseWriter, r *http.Request) {
 
 const sessionCookie = "ory_kratos_session"
 
-// serve serves h on a port of the loopback, until the program ends.
-func serve(scheme string, port int, h http.Handler) error {
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		return err
-	}
+// serve serves h on a new port of the loopback, until the program ends.
+func serve(scheme string, h http.Handler) (port int) {
+	ln, port := listen("127.0.0.1")
 	s := httptest.Server{Listener: ln, Config: &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}}
 	if scheme == "https" {
 		s.StartTLS() // with a certificate that the browsers are told to accept
 	} else {
 		s.Start()
 	}
-	return nil
+	return port
 }
 
 // newStack returns a stack with its database in dir: in one in memory, what several users write at once fails.
@@ -172,15 +167,21 @@ var lastPort atomic.Int64
 
 func init() { lastPort.Store(11000 + rand.Int64N(15000)) }
 
-// freePort returns a port that no program listens on, that no outgoing connection takes, and that it has not returned before.
-func freePort() int {
+// listen listens on a port that no outgoing connection takes, and that it has not returned before.
+func listen(host string) (net.Listener, int) {
 	for {
 		port := int(lastPort.Add(1))
-		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
-			ln.Close()
-			return port
+		if ln, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host, port)); err == nil {
+			return ln, port
 		}
 	}
+}
+
+// freePort returns a port that no program listens on.
+func freePort() int {
+	ln, port := listen("")
+	ln.Close()
+	return port
 }
 
 // retry calls f until it succeeds, and fails the test if that takes too long.

@@ -155,7 +155,8 @@ func siteRows(engine string, unvouched outcome) (rows []row) {
 	kinds := []kind{
 		{"link", click(link), atOnce, asked, atOnce, atOnce},
 		{"link to a new tab", newTab(`<a href="LOGOUT" target="_blank">Logout</a>`), unvouched, asked, atOnce, atOnce},
-		{"window without opener", newTab(`<button onclick="open('LOGOUT', '', 'noopener')">Logout</button>`), unvouched, asked, atOnce, atOnce},
+		{"window without opener", newTab(`<button onclick="open('LOGOUT', '', 'noopener')">Logout</button>`),
+			unvouched, asked, atOnce, atOnce},
 		{"link that another site redirects", func(u *user, site string) {
 			u.clickOn(site, `<a href="`+crossSite+`/page?redirect=LOGOUT">Logout</a>`)
 		}, asked, asked, atOnce, atOnce},
@@ -165,7 +166,8 @@ func siteRows(engine string, unvouched outcome) (rows []row) {
 		{"image", look(`<img src="LOGOUT">`), refused, refused, unseen, harmless},
 		{"style sheet", look(`<link rel="stylesheet" href="LOGOUT">`), refused, refused, unseen, harmless},
 		{"frame", look(`<iframe src="LOGOUT"></iframe>`), refused, refused, unseen, harmless},
-		{"fetch", look(`<script>fetch("LOGOUT", {mode: "no-cors", credentials: "include"})</script>`), refused, refused, unseen, harmless},
+		{"fetch", look(`<script>fetch("LOGOUT", {mode: "no-cors", credentials: "include"})</script>`),
+			refused, refused, unseen, harmless},
 	}
 	clickAfter := func(name, prefetch string) row { // The browser must not use what it has got then.
 		return row{"click after a " + name, func(u *user) {
@@ -220,7 +222,8 @@ func attackRows() []row {
 	plant := func(u *user) { u.open(sameSite + "/page?cookie=logout_confirm=planted") }
 	return []row{
 		{"history.back() by another site to the question, on https", back(""), asked, ""},
-		{"history.back() by another site to the question, on https, without a Referer", back(`<meta name="referrer" content="no-referrer">`), asked, ""},
+		{"history.back() by another site to the question, on https, without a Referer",
+			back(`<meta name="referrer" content="no-referrer">`), asked, ""},
 		{"reload of the question", func(u *user) {
 			u.clickOn(crossSite, link)
 			u.waitForQuestion()
@@ -265,7 +268,11 @@ func (u *user) openWorker(worker string) {
 
 // workerRows are of an app with a service worker.
 func workerRows(unvouched outcome) []row {
-	const preload, preloaded = `await registration.navigationPreload.enable()`, `e.respondWith((async () => await e.preloadResponse || fetch(e.request))())`
+	const (
+		preload      = `await registration.navigationPreload.enable()`
+		emptyPreload = preload + `; await registration.navigationPreload.setHeaderValue("")`
+		preloaded    = `e.respondWith((async () => await e.preloadResponse || fetch(e.request))())`
+	)
 	rows := []row{
 		{"two tabs that ask, behind a service worker", func(u *user) {
 			u.openWorker(rebuild)
@@ -294,7 +301,7 @@ func workerRows(unvouched outcome) []row {
 			return first
 		})())`), asked, asked},
 		{"preloads", worker(preload, preloaded), asked, asked},
-		{"preloads with an empty header", worker(preload+`; await registration.navigationPreload.setHeaderValue("")`, preloaded), asked, asked},
+		{"preloads with an empty header", worker(emptyPreload, preloaded), asked, asked},
 		{"leaves /logout alone", worker("", `
 			if (new URL(e.request.url).pathname === "/logout") return
 			e.respondWith(fetch(e.request))`), atOnce, unvouched},
@@ -317,7 +324,7 @@ func workerRows(unvouched outcome) []row {
 	return rows
 }
 
-// npmInstall puts into .bin/node_modules what npm's registry has now of libraries that fetch what links lead to.
+// npmInstall puts libraries that fetch what links lead to into .bin/node_modules.
 var npmInstall = sync.OnceValue(func() error {
 	cmd := exec.CommandContext(interrupted, "npm", "install", "--silent", "--ignore-scripts", "--no-package-lock", "--prefix", ".bin",
 		"turbo@npm:@hotwired/turbo@8", "htmx1@npm:htmx.org@1", "htmx2@npm:htmx.org@2", "htmx4@npm:htmx.org@4")

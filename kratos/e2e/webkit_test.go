@@ -37,10 +37,13 @@ func startWebKit(t *testing.T, dark bool) browser {
 	}, driver, fmt.Sprintf("--port=%d", port))
 
 	w := webKit{session: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
-	options := params{"binary": binary, "args": []string{"--automation", "--full-screen"}}
+	capabilities := params{
+		"acceptInsecureCerts":      true,
+		"webkitgtk:browserOptions": params{"binary": binary, "args": []string{"--automation", "--full-screen"}},
+	}
 	var created struct{ SessionID string }
 	retry(t, "WebKit", func() error {
-		return w.send("POST", "", params{"capabilities": params{"alwaysMatch": params{"acceptInsecureCerts": true, "webkitgtk:browserOptions": options}}}, &created)
+		return w.send("POST", "", params{"capabilities": params{"alwaysMatch": capabilities}}, &created)
 	})
 	w.session += "/" + created.SessionID
 	if err := w.send("GET", "/window", nil, &w.handle); err != nil {
