@@ -295,9 +295,10 @@ func workerRows(unvouched outcome) []row {
 	}{
 		{"passes requests on", passOn, asked, asked},
 		{"rebuilds requests", rebuild, asked, asked},
-		{"fetches twice", worker("", `e.respondWith((async () => {
-			const first = await fetch(e.request.clone())
-			await fetch(e.request)
+		{"rebuilds requests and sends them twice", worker("", `e.respondWith((async () => {
+			const send = () => fetch(new Request(e.request, {headers: {"X-App": "1"}}))
+			const first = await send()
+			await send()
 			return first
 		})())`), asked, asked},
 		{"preloads", worker(preload, preloaded), asked, asked},
