@@ -23,8 +23,8 @@ import (
 )
 
 // logoutHandler answers GET with 303 to the URL where Ory signs the user out, or to / if nobody is signed in or Ory gives
-// no URL within 3 seconds; or with 403 and a page that asks, if the request may not be the user's own doing. Ory then sends
-// the browser to the query parameter return_to, if allowed: https://www.ory.com/docs/kratos/self-service/flows/user-logout
+// no URL within 3 seconds. If r may not be the user's own doing, it answers 403 and a page that asks. In the end Ory sends
+// the browser to the URL in return_to, if Ory allows it. https://www.ory.com/docs/kratos/self-service/flows/user-logout
 func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method != http.MethodGet { // The pattern "GET /logout" matches HEAD too.
@@ -40,31 +40,30 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	returnTo := r.URL.Query().Get("return_to")
 	logoutURL, err := app.logoutURL(ctx, r, returnTo)
-	if err != nil && returnTo != "" && ctx.Err() == nil { // Ory may not allow it. The user must be signed out all the same.
-		slog.WarnContext(ctx, "return_to left out", "err", err)
+	if err != nil && returnTo != "" && ctx.Err() == nil { // Ory may not allow it. The user clicked Logout all the same.
+		slog.WarnContext(ctx, "return_to left out", "return_to", origin(returnTo), "err", err)
 		logoutURL, err = app.logoutURL(ctx, r, "")
 	}
-	if err != nil && r.Context().Err() != context.Canceled { // It is canceled when the browser goes away.
+	if err != nil && r.Context().Err() != context.Canceled { // The browser's going away cancels it.
 		slog.ErrorContext(ctx, "logout failed", "err", err)
 	}
 	http.Redirect(w, r, cmp.Or(logoutURL, "/"), http.StatusSeeOther)
 }
 
-// isUsersDoing reports whether the browser vouches that no other site and no program began r. The session cookie does
-// not: it comes with other sites' links too, and with prefetches and images. https://www.w3.org/TR/fetch-metadata/
+// isUsersDoing reports whether r may be taken for the user's own doing. The session cookie does not tell: it also comes
+// with other sites' links, with prefetches and with images. https://www.w3.org/TR/fetch-metadata/
 func isUsersDoing(r *http.Request) bool {
 	h, site, dest := r.Header, r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Dest")
-	typed := site == "none" && h.Get("Sec-Fetch-User") == "?1"
+	typed := site == "none" && h.Get("Sec-Fetch-User") == "?1" // WebKit also says "none" of reloads and the Back button.
 	switch {
 	// 1. Is it a prefetch or prerender? The user has not clicked yet, and may never do so.
 	case h["Sec-Purpose"] != nil, h["Purpose"] != nil, h["X-Purpose"] != nil, h["X-Moz"] != nil, h["X-Sec-Purpose"] != nil:
 		return false
-	// 2. Who began it? A site of "none" alone does not tell: WebKit also sends it for reloads and the Back button, whoever
-	// began the visit. No site comes from old browsers, and on plain http (but for localhost) from all.
+	// 2. Who began it? Not another site. Old browsers do not tell, and on plain http (but for localhost) no browser does.
 	case site != "" && site != "same-origin" && site != "same-site" && !typed:
 		return false
-	// 3. Did a service worker or a script stand between? Firefox and WebKit then say that it began the request, whoever
-	// did. What can still be told from the rest is a click on askPage's link, as no other page knows the cookie's value.
+	// 3. Did a service worker or a script stand between? Behind a worker, Firefox and WebKit call every request same-origin,
+	// whoever began it. So only a click on askPage's link counts: other sites cannot read the cookie's value.
 	case dest == "empty", h["Service-Worker-Navigation-Preload"] != nil:
 		cookie, err := r.Cookie(logoutConfirm)
 		return err == nil && cookie.Value != "" && cookie.Value == r.URL.Query().Get(logoutConfirm)
@@ -73,7 +72,7 @@ func isUsersDoing(r *http.Request) bool {
 	return dest == "document" || dest == ""
 }
 
-const logoutConfirm = "logout_confirm" // names a cookie, and the query parameter of askPage's link that is equal to it
+const logoutConfirm = "logout_confirm" // names a cookie, and the query parameter that must be equal to it
 
 // logoutPageHead begins a page whose links look like buttons.
 const logoutPageHead = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -81,12 +80,13 @@ const logoutPageHead = `<!doctype html><html lang="en"><meta charset="utf-8"><me
 	body { max-width: 36rem; margin: 15vh auto; padding: 0 1rem; font: 1.125rem/1.4 system-ui, sans-serif; overflow-wrap: break-word }
 	a { display: inline-block; padding: .6rem 1.5rem; border-radius: .5rem; background: #4338ca; color: #fff; text-decoration: none }</style>`
 
-// askPage has a meta element, and its link a target, so that Turbo, htmx and the like leave both to the browser.
+// askPage's link has a target, so that Turbo, htmx and the like leave the click to the browser. The meta element makes Turbo
+// show the page even if it asked for a frame's content.
 var askPage = template.Must(template.New("").Parse(logoutPageHead + `<meta name="turbo-visit-control" content="reload">
 <title>Logout</title><h1>Do you want to sign out?</h1><p>It is not certain that you clicked Logout, so nothing has happened.
 <p><a href="{{.}}" target="_top">Logout</a>`))
 
-// askUser answers 403 with askPage, whose link is r's own URL, return_to and all.
+// askUser answers 403 with askPage, whose link repeats r's query, return_to and all, and adds the cookie's value.
 func askUser(w http.ResponseWriter, r *http.Request) {
 	secret, query := rand.Text(), r.URL.Query()
 	if cookie, err := r.Cookie(logoutConfirm); err == nil && cookie.Value != "" {
@@ -94,16 +94,18 @@ func askUser(w http.ResponseWriter, r *http.Request) {
 	}
 	query.Set(logoutConfirm, secret)
 	http.SetCookie(w, &http.Cookie{Name: logoutConfirm, Value: secret, MaxAge: 600, HttpOnly: true, SameSite: http.SameSiteLaxMode})
-	w.Header().Set("HX-Redirect", r.RequestURI) // for htmx 1 and 2, which do not show a 403, but do go where this says
-	// In a frame, another site could have the user click the link. The app's own policy may forbid the page's style.
+	if r.Header.Get("HX-Request") != "" {
+		w.Header().Set("HX-Redirect", r.RequestURI) // htmx 1 and 2 do not show a 403, but do go where this says.
+	}
+	// No frame may show the page, as another site could have the link clicked. An app's own policy may forbid the style.
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(http.StatusForbidden) // A browser may keep what answers a prefetch for the real click, but not a 403.
+	w.WriteHeader(http.StatusForbidden) // A browser may keep another answer to a prefetch, and use it for the real click.
 	askPage.Execute(w, "?"+query.Encode())
 }
 
 // logoutURL asks Ory for a logout flow with r's cookies, and returns the flow's URL, or "" and no error if nobody is
-// signed in. An error's text may be logged: it holds nothing secret and at most 200 bytes.
+// signed in. An error's text may be logged: at most 200 bytes, and nothing secret but what Ory's own reason may quote.
 func (app *App) logoutURL(ctx context.Context, r *http.Request, returnTo string) (string, error) {
 	cookies := strings.Join(r.Header["Cookie"], "; ") // A proxy may have split the header: RFC 9113, section 8.2.3.
 	if cookies == "" {
@@ -117,49 +119,49 @@ func (app *App) logoutURL(ctx context.Context, r *http.Request, returnTo string)
 	if err == nil && origin(flow.GetLogoutUrl()) != "" { // The flow is nil if the answer is null or empty.
 		return flow.LogoutUrl, nil
 	}
-	why := connectionError(err)
+	why := loggable(err)
 	if resp != nil {
 		var answer map[string]struct{ ID, Reason, Message string }
 		json.NewDecoder(resp.Body).Decode(&answer) // client-go has read the body, and put it back.
 		oryError := answer["error"]
-		location, notFound := resp.Location()
-		why = cmp.Or(oryError.Reason, oryError.Message, why)
-		switch {
+		switch location, _ := resp.Location(); {
 		case resp.StatusCode == http.StatusUnauthorized && oryError.ID == "session_inactive":
 			return "", nil
-		case notFound == nil: // Most likely, the app has a wrong URL of Ory.
+		case location != nil: // Most likely, the app has a wrong URL of Ory.
 			why = "redirect to " + location.Scheme + "://" + location.Host
 		case returnTo != "": // Ory's reason quotes it, and it may hold a secret.
-			why = cmp.Or(oryError.ID, connectionError(err)) + ", return_to on " + cmp.Or(origin(returnTo), "no host")
+			why = cmp.Or(oryError.ID, why)
+		default:
+			why = cmp.Or(oryError.Reason, oryError.Message, why)
 		}
 		why = fmt.Sprintf("status %d: %s", resp.StatusCode, why)
 	}
 	return "", errors.New(why[:min(len(why), 200)])
 }
 
-// connectionError returns the text of err if err is about the connection to Ory. Others may quote URLs, headers and bodies.
-func connectionError(err error) string {
-	if urlErr, ok := err.(*url.Error); ok { // It quotes a URL, and is a net.Error whatever its cause.
+// loggable returns the text of err if err is about the connection to Ory. Other errors may quote URLs, headers and bodies.
+func loggable(err error) string {
+	if urlErr, ok := err.(*url.Error); ok { // Its own text quotes the URL, and it is a net.Error whatever its cause.
 		if err = urlErr.Err; origin(urlErr.URL) == "" {
 			return "the URL of Ory is not an absolute http or https URL"
 		}
 	}
-	var netErr net.Error
-	var certErr *tls.CertificateVerificationError
-	if errors.As(err, &netErr) || errors.As(err, &certErr) || errors.Is(err, http.ErrSchemeMismatch) ||
+	netErr, certErr := new(net.Error), new(*tls.CertificateVerificationError)
+	if errors.As(err, netErr) || errors.As(err, certErr) || errors.Is(err, http.ErrSchemeMismatch) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return err.Error()
 	}
 	return "no usable answer"
 }
 
-// origin returns the scheme and host of an absolute http or https URL, or "" of any other string.
+// origin returns the scheme and host of an absolute http or https URL, 200 bytes at the most, or "" for any other string.
 func origin(s string) string {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return ""
 	}
-	return u.Scheme + "://" + u.Host
+	origin := u.Scheme + "://" + u.Host
+	return origin[:min(len(origin), 200)]
 }
 
 // newOryClient returns the client of an App. baseURL is Ory's public URL.
@@ -171,18 +173,16 @@ func newOryClient(baseURL string) *ory.APIClient {
 	transport := oryTransport{&http.Transport{
 		Protocols:              &http1,
 		Proxy:                  http.ProxyFromEnvironment,
-		MaxResponseHeaderBytes: 128 << 10, // Ory sends a few thousand. RoundTrip limits the body to as many.
+		MaxResponseHeaderBytes: 128 << 10, // Ory sends a few KB. RoundTrip limits the body to the same.
 		MaxIdleConnsPerHost:    1 << 20,   // With the default, 2, most logouts of a busy app open a connection.
 		IdleConnTimeout:        90 * time.Second,
 	}}
-	// A redirect that is followed takes the cookies to other ports and subdomains of Ory's host.
-	noRedirects := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	noRedirects := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // They would get the cookies.
 	cfg.HTTPClient = &http.Client{Transport: transport, CheckRedirect: noRedirects}
 	return ory.NewAPIClient(cfg)
 }
 
-// oryTransport is a RoundTripper for an Ory that may answer anything.
-type oryTransport struct{ *http.Transport }
+type oryTransport struct{ *http.Transport } // a RoundTripper for an Ory that may answer anything
 
 func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.Transport.RoundTrip(r)

@@ -57,14 +57,14 @@ func run() error {
 		return fmt.Errorf("PORT is not a free TCP port: %w", err)
 	}
 	app := &App{ory: newOryClient(oryURL)}
-	// localhost, as cookies set there do not reach 127.0.0.1.
+	// localhost: cookies set there do not reach 127.0.0.1.
 	slog.Info("listening", "url", fmt.Sprintf("http://localhost:%d", ln.Addr().(*net.TCPAddr).Port), "ory", oryURL)
-	return serve(ctx, ln, newServer(app.routes()))
+	return serve(ctx, ln, app.routes())
 }
 
-// serve runs srv on ln until the end of ctx. Requests that are under way then may take 10 seconds more.
-func serve(ctx context.Context, ln net.Listener, srv *http.Server) error {
-	failed := make(chan error, 1)
+// serve serves h on ln until the end of ctx. Requests that are under way then may take 10 seconds more.
+func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
+	srv, failed := newServer(h), make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
 	select {
 	case err := <-failed:
@@ -102,7 +102,7 @@ func newServer(h http.Handler) *http.Server {
 	}
 }
 
-// homePage reloads itself when the Back button brings it back as it was, as WebKit does on http in spite of no-store.
+// homePage reloads itself when the Back button shows a kept copy: on http, WebKit keeps one in spite of no-store.
 var homePage = template.Must(template.New("").Parse(logoutPageHead + `<title>Ory logout</title>
 <h1>{{.State}}</h1>
 {{with .Text}}<p>{{.}}{{end}}
