@@ -530,8 +530,8 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// A client that is slow to send, to read or to leave is cut off.
-func TestSlowClients(t *testing.T) {
+// A client that is slow to send, to read or to leave is cut off, and so is one that sends too much.
+func TestGreedyClients(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		sends string
@@ -540,6 +540,7 @@ func TestSlowClients(t *testing.T) {
 	}{
 		{"request without end", "GET / HTTP/1.1\r\n", true, 10 * time.Second},
 		{"answer that nobody reads", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", false, 10 * time.Second},
+		{"large header", "GET / HTTP/1.1\r\nX-Large: " + strings.Repeat("x", 80<<10), true, 500 * time.Millisecond}, // by net/http
 		{"no further request", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", true, 2 * time.Minute},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
@@ -551,11 +552,11 @@ func TestSlowClients(t *testing.T) {
 				}
 			}
 			conn, _ := serveInMemory(t, srv)(t.Context(), "", "")
-			start := time.Now()
-			io.WriteString(conn, tt.sends)
 			if tt.reads {
 				go io.Copy(io.Discard, conn)
 			}
+			start := time.Now()
+			io.WriteString(conn, tt.sends)
 			if got := (<-closed).Sub(start); got != tt.want {
 				t.Errorf("got cut off after %v, want %v", got, tt.want)
 			}

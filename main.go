@@ -94,11 +94,12 @@ func (app *App) routes() http.Handler {
 // newServer returns a server for h. Its WriteTimeout, which starts when the header is read, leaves Ory the time it may take.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:      h,
-		ReadTimeout:  10 * time.Second,
-		WriteTimeout: 10 * time.Second,
-		IdleTimeout:  2 * time.Minute,
-		ErrorLog:     slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
+		Handler:        h,
+		ReadTimeout:    10 * time.Second,
+		WriteTimeout:   10 * time.Second,
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, // With the default, 1 MiB, the page of a 403 may take several MiB.
+		ErrorLog:       slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
 	}
 }
 
