@@ -304,7 +304,7 @@ func workerRows(unvouched outcome) []row {
 		{"preloads", worker(preload, preloaded), asked, asked},
 		{"preloads with an empty header", worker(emptyPreload, preloaded), asked, asked},
 		{"leaves /logout alone", worker("", `
-			if (new URL(e.request.url).pathname === "/logout") return
+			if (new URL(e.request.url).pathname.endsWith("/logout")) return
 			e.respondWith(fetch(e.request))`), atOnce, unvouched},
 	} {
 		behind := ", behind a service worker that " + worker.name
