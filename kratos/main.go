@@ -73,7 +73,7 @@ func checkPorts(s *demo.Stack) error {
 	}{{s.AppPort, "the app"}, {s.KratosPort, "Kratos"}, {s.AdminPort, "Kratos's admin API"}, {s.SignInPort, "the sign-in page"}} {
 		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port.number))
 		if err != nil {
-			return fmt.Errorf("port %d is taken, but %s needs it: end the program that listens there", port.number, port.user)
+			return fmt.Errorf("port %d is taken, but %s needs it: end the program that listens there (%w)", port.number, port.user, err)
 		}
 		ln.Close()
 	}

@@ -154,7 +154,9 @@ var signingIn sync.Mutex
 func (u *user) openApp(scheme string) {
 	u.t.Helper()
 	u.app = newApp(scheme, u.route)
-	u.open(u.url + "/page?redirect=/&cookie=" + url.QueryEscape(u.session+"; Path=/; HttpOnly; SameSite=Lax"))
+	// All ports of localhost share their cookies, and a user before may have left a secret.
+	u.open(u.url + "/page?redirect=/&cookie=" + url.QueryEscape(u.session+"; Path=/; HttpOnly; SameSite=Lax") +
+		"&cookie=" + url.QueryEscape("logout_confirm=; Path=/; Max-Age=0"))
 	u.waitFor(u.url+"/", signedIn)
 }
 

@@ -52,13 +52,18 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	os.Setenv("TMPDIR", dir) // A browser that is killed leaves files there.
 	shared = newStack(dir, "&_journal=WAL&_sync=OFF")
 	defer shared.Stop()
 	if err := startShared(interrupted); err != nil {
 		fmt.Println("e2e:", err)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if interrupted.Err() != nil {
+		return 1
+	}
+	return code
 }
 
 func startShared(ctx context.Context) error {
@@ -118,10 +123,10 @@ func (w statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// pageHandler answers with what its query asks for: a cookie, a redirect, a page or a script.
+// pageHandler answers with what its query asks for: cookies, a redirect, a page or a script.
 func pageHandler(w http.ResponseWriter, r *http.Request) {
-	if cookie := r.FormValue("cookie"); cookie != "" {
-		w.Header().Set("Set-Cookie", cookie)
+	for _, cookie := range r.URL.Query()["cookie"] {
+		w.Header().Add("Set-Cookie", cookie)
 	}
 	if to := r.FormValue("redirect"); to != "" {
 		http.Redirect(w, r, to, http.StatusFound)
@@ -167,7 +172,7 @@ var lastPort atomic.Int64
 
 func init() { lastPort.Store(11000 + rand.Int64N(15000)) }
 
-// listen listens on a port that no outgoing connection takes, and that it has not returned before.
+// listen listens on a port that it has not returned before, below 32768, where Linux takes those of outgoing connections.
 func listen(host string) (net.Listener, int) {
 	for {
 		port := int(lastPort.Add(1))

@@ -24,7 +24,7 @@ func startWebKit(t *testing.T, dark bool) browser {
 	found, _ := filepath.Glob("/usr/lib*/*/webkit2gtk-4.1/MiniBrowser") // the pattern is good
 	binary := lookPath(t, packages, found...)
 
-	port, display := freePort(), freePort()
+	port, display := freePort(), freePort() // An X display is a number too.
 	startProgram(t, nil, xvfb, fmt.Sprintf(":%d", display), "-screen", "0", "1400x1000x24")
 	retry(t, "Xvfb", func() error {
 		_, err := os.Stat(fmt.Sprintf("/tmp/.X11-unix/X%d", display))
@@ -33,7 +33,7 @@ func startWebKit(t *testing.T, dark bool) browser {
 	startProgram(t, []string{
 		fmt.Sprintf("DISPLAY=:%d", display),
 		"GTK_THEME=" + map[bool]string{true: "Adwaita:dark", false: "Adwaita"}[dark],
-		"WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS=1", // the sandbox does not work for root
+		"WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS=1", // or it does not start for root
 	}, driver, fmt.Sprintf("--port=%d", port))
 
 	w := webKit{session: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
