@@ -152,6 +152,7 @@ func TestIsUsersDoing(t *testing.T) {
 		{"confirmed by another value", "same-origin", "navigate", "empty", "", "", "s", "t", false},
 		{"confirmed by nothing", "same-origin", "navigate", "empty", "", "", "", "s", false},
 		{"confirmed: another site", "cross-site", "navigate", "document", "?1", "", "s", "s", false},
+		{"confirmed: another site through a service worker", "cross-site", "navigate", "empty", "", "", "s", "s", false},
 		{"confirmed: Back button in WebKit", "none", "navigate", "document", "", "", "s", "s", false},
 		{"confirmed: image", "same-origin", "no-cors", "image", "", "", "s", "s", false},
 		{"confirmed: prefetch", "same-origin", "no-cors", "empty", "", "Sec-Purpose: prefetch", "s", "s", false},
