@@ -519,7 +519,6 @@ func TestRoutes(t *testing.T) {
 		{"HEAD", "/logout", 405, "GET", ""},
 		{"POST", "/logout", 405, "GET, HEAD", ""},
 		{"GET", "/logout/", 404, "", ""},
-		{"GET", "/index.html", 404, "", ""},
 	} {
 		resp := httptest.NewRecorder()
 		app.ServeHTTP(resp, httptest.NewRequest(tt.method, tt.path, nil))
@@ -735,7 +734,8 @@ func FuzzLogout(f *testing.F) {
 				t.Errorf("got %d, and Ory asked %d times", w.Code, asked)
 			case location != "" && location != "/":
 				var flow struct{ Logout_URL string }
-				resp, err := app.ory.GetConfig().HTTPClient.Get("http://ory.example") // once more
+				transportOf(app).CloseIdleConnections() // They may be asked, but do not answer twice.
+				resp, err := app.ory.GetConfig().HTTPClient.Get("http://ory.example")
 				if err == nil {
 					err = json.NewDecoder(resp.Body).Decode(&flow)
 					resp.Body.Close()
