@@ -24,7 +24,7 @@ import (
 
 // logoutHandler answers GET with 303 to the URL where Ory signs the user out, or to / if nobody is signed in or Ory gives
 // no URL within 3 seconds. If r may not be the user's own doing, it answers 403 and a page that asks. In the end Ory sends
-// the browser to the URL in return_to, if Ory allows it. https://www.ory.com/docs/kratos/self-service/flows/user-logout
+// the browser to the URL in the query's return_to, if allowed. https://www.ory.com/docs/kratos/self-service/flows/user-logout
 func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method != http.MethodGet { // The pattern "GET /logout" matches HEAD too.
@@ -40,11 +40,11 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	returnTo := r.URL.Query().Get("return_to")
 	logoutURL, err := app.logoutURL(ctx, r, returnTo)
-	if err != nil && returnTo != "" && ctx.Err() == nil { // Ory may not allow it. The user clicked Logout all the same.
+	if err != nil && returnTo != "" && ctx.Err() == nil { // Ory may refuse return_to. The user clicked Logout all the same.
 		slog.WarnContext(ctx, "return_to left out", "return_to", origin(returnTo), "err", err)
 		logoutURL, err = app.logoutURL(ctx, r, "")
 	}
-	if err != nil && r.Context().Err() != context.Canceled { // The browser's going away cancels it.
+	if err != nil && r.Context().Err() != context.Canceled { // Canceled would mean that the browser went away.
 		slog.ErrorContext(ctx, "logout failed", "err", err)
 	}
 	http.Redirect(w, r, cmp.Or(logoutURL, "/"), http.StatusSeeOther)
@@ -104,7 +104,7 @@ func askUser(w http.ResponseWriter, r *http.Request) {
 	askPage.Execute(w, "?"+query.Encode())
 }
 
-// logoutURL asks Ory for a logout flow with r's cookies, and returns the flow's URL, or "" and no error if nobody is
+// logoutURL asks Ory for a logout flow with r's cookies, and returns its logout URL, or "" and no error if nobody is
 // signed in. An error's text may be logged: at most 200 bytes, and nothing secret but what Ory's own reason may quote.
 func (app *App) logoutURL(ctx context.Context, r *http.Request, returnTo string) (string, error) {
 	cookies := strings.Join(r.Header["Cookie"], "; ") // A proxy may have split the header: RFC 9113, section 8.2.3.
@@ -139,7 +139,7 @@ func (app *App) logoutURL(ctx context.Context, r *http.Request, returnTo string)
 	return "", errors.New(why[:min(len(why), 200)])
 }
 
-// loggable returns the text of err if err is about the connection to Ory. Other errors may quote URLs, headers and bodies.
+// loggable returns err's text, or "no usable answer" if that may quote a URL, a header or a body.
 func loggable(err error) string {
 	if urlErr, ok := err.(*url.Error); ok { // Its own text quotes the URL, and it is a net.Error whatever its cause.
 		if err = urlErr.Err; origin(urlErr.URL) == "" {
