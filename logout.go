@@ -160,8 +160,8 @@ func origin(s string) string {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return ""
 	}
-	origin := u.Scheme + "://" + u.Host
-	return origin[:min(len(origin), 200)]
+	s = u.Scheme + "://" + u.Host
+	return s[:min(len(s), 200)]
 }
 
 // newOryClient returns the client of an App. baseURL is Ory's public URL.
