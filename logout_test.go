@@ -3,11 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"html"
@@ -19,10 +17,8 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,286 +33,346 @@ import (
 // What a user's browser sends, and what Ory answers. No log line may hold any of it.
 const (
 	sessionCookie = "ory_session=SECRET-COOKIE"
-	logoutURL     = "http://ory.example/self-service/logout?token=SECRET-TOKEN&return_to=/%2e%2e/%c3%bc"
+	flowToken     = "SECRET-TOKEN"
+	flowURL       = "http://ory.example/self-service/logout?token=SECRET-TOKEN&return_to=/%2e%2e/%c3%bc"
 )
 
-var user = http.Header{"Cookie": {sessionCookie}}
+var user = http.Header{"Cookie": {sessionCookie}} // on plain http, where no browser says more
+
+// logoutTest is a request for /logout, and what comes of it.
+type logoutTest struct {
+	name         string
+	query        string
+	header       http.Header      // user, if nil
+	ory          http.HandlerFunc // fakeKratos, if nil
+	oryAgain     http.HandlerFunc // for the second question; fakeKratos, if nil
+	wantAsked    []string         // the query of each question to Ory; one without a query, if nil
+	wantLocation string           // or, if empty, the page that asks
+	wantToken    string           // of that page's link
+	wantLog      string
+	wantTook     time.Duration
+}
+
+var notAsked = []string{}
+
+// run runs the test in a bubble of testing/synctest, so that the time it takes is exact.
+func (tt logoutTest) run(t *testing.T) {
+	if tt.header == nil {
+		tt.header = user
+	}
+	if tt.ory == nil {
+		tt.ory = fakeKratos
+	}
+	if tt.oryAgain == nil {
+		tt.oryAgain = fakeKratos
+	}
+	if tt.wantAsked == nil {
+		tt.wantAsked = []string{""}
+	}
+	bubble(t, tt.name, func(t *testing.T) {
+		log := captureLog(t)
+		var asked []string
+		app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+			got := fmt.Sprintf("%s %s, Accept: %s, Cookie: %q", r.Method, r.URL.Path, r.Header.Get("Accept"), r.Header["Cookie"])
+			want := fmt.Sprintf("GET /self-service/logout/browser, Accept: application/json, Cookie: [%q]", strings.Join(tt.header["Cookie"], "; "))
+			check(t, "question to Ory", got, want)
+			asked = append(asked, r.URL.RawQuery)
+			if len(asked) == 1 {
+				tt.ory(w, r)
+			} else {
+				tt.oryAgain(w, r)
+			}
+		})
+		start := time.Now()
+		resp := get(t, app, "/logout?"+tt.query, tt.header)
+		check(t, "duration", time.Since(start), tt.wantTook)
+		if tt.wantLocation != "" {
+			checkRedirect(t, resp, tt.wantLocation)
+		} else {
+			checkPage(t, resp, tt.query, tt.wantToken)
+		}
+		synctest.Wait() // until Ory knows of the last question, even if it was given up
+		check(t, "queries to Ory", fmt.Sprintf("%q", asked), fmt.Sprintf("%q", tt.wantAsked))
+		checkLog(t, log, tt.wantLog)
+	})
+}
 
 // What a click on Logout leads to, and what Ory is asked for it.
 func TestLogout(t *testing.T) {
 	const (
-		allowed = "return_to=http%3A%2F%2Fapp.example%2F%3Fa%3Db%26c%3D%25+%2B%C3%BC"
-		refused = "return_to=https%3A%2F%2Fevil.example%2F%3Ftoken%3DSECRET-RETURN"
-		warning = `level=WARN msg="return_to left out" return_to=https://evil.example err="status 400: self_service_flow_return_to_forbidden"` + "\n"
+		allowed  = "return_to=http%3A%2F%2Fapp.example%2F%3Fa%3Db%26c%3D%25+%2B%C3%BC"
+		refused  = "return_to=https%3A%2F%2Fuser%3ASECRET-PASSWORD%40evil.example%2F%3Ftoken%3DSECRET-RETURN"
+		noURL    = "return_to=%25"
+		noHost   = "return_to=javascript%3ASECRET"
+		tooLate  = `level=ERROR msg="logout failed" err="context deadline exceeded"`
+		warning  = `level=WARN msg="return_to left out" return_to=https://evil.example err="status 400: self_service_flow_return_to_forbidden"` + "\n"
+		errorLog = `level=ERROR msg="logout failed" err="status 500: no usable answer"`
 	)
-	type test struct {
-		name         string
-		query        string
-		cookies      []string
-		answer       http.HandlerFunc
-		wantAsked    []string // the query of each question
-		wantLocation string
-		wantLog      string
-		wantTook     time.Duration
+	longHost := "return_to=https%3A%2F%2F" + strings.Repeat("h", 60000)
+	warnOf := func(origin string) string { return strings.Replace(warning, "https://evil.example", origin, 1) }
+	stranger := http.Header{"Cookie": {"theme=dark"}}
+	hangs := oryAnswer{hangs: true}.ServeHTTP
+	tests := []logoutTest{
+		{name: "session", wantLocation: flowURL},
+		{name: "split Cookie header", header: http.Header{"Cookie": {"theme=dark", sessionCookie}}, wantLocation: flowURL},
+		{name: "no session", header: stranger, wantLocation: "/"},
+		{name: "no Cookie header", header: http.Header{}, wantAsked: notAsked, wantLocation: "/"},
+		{name: "empty Cookie header", header: http.Header{"Cookie": {""}}, wantAsked: notAsked, wantLocation: "/"},
+		{name: "flow without a token", ory: reply(200, tokenless), wantLocation: "http://ory.example"},
+		{name: "logout URL that is not ASCII", ory: reply(200, flowJSON("http://ory.example/é")), wantLocation: "http://ory.example/%c3%a9"},
+		{name: "allowed return_to", query: allowed, wantAsked: []string{allowed}, wantLocation: flowURL},
+		{name: "empty return_to", query: "return_to=", wantLocation: flowURL},
+		{name: "refused return_to", query: refused, wantAsked: []string{refused, ""}, wantLocation: flowURL, wantLog: warning},
+		{name: "return_to that is no URL", query: noURL, wantAsked: []string{noURL, ""}, wantLocation: flowURL, wantLog: warnOf(`""`)},
+		{name: "return_to without a host", query: noHost, wantAsked: []string{noHost, ""}, wantLocation: flowURL, wantLog: warnOf("javascript:")},
+		{name: "return_to on a long host", query: longHost, wantAsked: []string{longHost, ""}, wantLocation: flowURL, wantLog: warnOf("https://" + strings.Repeat("h", 200-len("https://")))},
+		{name: "return_to, nobody signed in", query: refused, header: stranger, wantAsked: []string{refused}, wantLocation: "/"},
+		{name: "return_to, Ory hangs", query: refused, ory: hangs, wantAsked: []string{refused}, wantLocation: "/", wantLog: tooLate, wantTook: 3 * time.Second},
+		{name: "refused return_to, then an error", query: refused, oryAgain: reply(500, ""), wantAsked: []string{refused, ""}, wantLocation: "/", wantLog: warning + errorLog},
+		{name: "refused return_to after 2 seconds, then Ory hangs", query: refused, ory: after(2*time.Second, fakeKratos), oryAgain: hangs, wantAsked: []string{refused, ""}, wantLocation: "/", wantLog: warning + tooLate, wantTook: 3 * time.Second},
 	}
-	session := []string{sessionCookie}
-	tests := []test{
-		{"session", "", session, kratos, []string{""}, logoutURL, "", 0},
-		{"split Cookie header", "", []string{"theme=dark", sessionCookie}, kratos, []string{""}, logoutURL, "", 0},
-		{"no session", "", []string{"theme=dark"}, kratos, []string{""}, "/", "", 0},
-		{"no Cookie header", "", nil, kratos, nil, "/", "", 0},
-		{"empty Cookie header", "", []string{""}, kratos, nil, "/", "", 0},
-		{"logout URL that is not ASCII", "", session, reply(200, flowJSON("http://ory.example/é")), []string{""}, "http://ory.example/%c3%a9", "", 0},
-		{"allowed return_to", allowed, session, kratos, []string{allowed}, logoutURL, "", 0},
-		{"empty return_to", "return_to=", session, kratos, []string{""}, logoutURL, "", 0},
-		{"refused return_to", refused, session, kratos, []string{refused, ""}, logoutURL, warning, 0},
-		{"return_to that is no URL", "return_to=%25", session, kratos, []string{"return_to=%25", ""}, logoutURL, strings.Replace(warning, "https://evil.example", `""`, 1), 0},
-		{"return_to on a long host", "return_to=https%3A%2F%2F" + strings.Repeat("h", 60000), session, kratos,
-			[]string{"return_to=https%3A%2F%2F" + strings.Repeat("h", 60000), ""}, logoutURL,
-			strings.Replace(warning, "evil.example", strings.Repeat("h", 200-len("https://")), 1), 0},
-		{"return_to, nobody signed in", refused, []string{"theme=dark"}, kratos, []string{refused}, "/", "", 0},
-		{"return_to, Ory hangs", refused, session, answer{hangs: true}.ServeHTTP, []string{refused}, "/",
-			`level=ERROR msg="logout failed" err="context deadline exceeded"`, 3 * time.Second},
-		{"refused return_to, then an error", refused, session, byReturnTo(kratos, reply(500, "")), []string{refused, ""}, "/",
-			warning + `level=ERROR msg="logout failed" err="status 500: no usable answer"`, 0},
-		{"refused return_to after 2 seconds, then Ory hangs", refused, session, byReturnTo(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(2 * time.Second)
-			kratos(w, r)
-		}, answer{hangs: true}.ServeHTTP), []string{refused, ""}, "/",
-			warning + `level=ERROR msg="logout failed" err="context deadline exceeded"`, 3 * time.Second},
-	}
-	for status, body := range map[int]string{200: "null", 302: "", 400: "", 403: "", 404: "", 414: "", 429: "", 431: "", 500: "", 503: ""} {
-		tests = append(tests, test{fmt.Sprintf("return_to answered %d %s", status, body), refused, session,
-			byReturnTo(reply(status, body), kratos), []string{refused, ""}, logoutURL,
-			fmt.Sprintf(`level=WARN msg="return_to left out" return_to=https://evil.example err="status %d: no usable answer"`, status), 0})
+	for _, status := range []int{200, 302, 400, 403, 404, 414, 429, 431, 500, 503} {
+		tests = append(tests, logoutTest{
+			name: fmt.Sprint("return_to answered ", status), query: refused, ory: reply(status, "null"),
+			wantAsked: []string{refused, ""}, wantLocation: flowURL,
+			wantLog: fmt.Sprintf(`level=WARN msg="return_to left out" return_to=https://evil.example err="status %d: no usable answer"`, status),
+		})
 	}
 	for _, tt := range tests {
-		bubble(t, tt.name, func(t *testing.T) {
-			log := captureLog(t)
-			var asked []string
-			app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
-				got := fmt.Sprintf("%s %s, Accept: %s, Cookie: %q", r.Method, r.URL.Path, r.Header.Get("Accept"), r.Header["Cookie"])
-				want := fmt.Sprintf("GET /self-service/logout/browser, Accept: application/json, Cookie: [%q]", strings.Join(tt.cookies, "; "))
-				if got != want {
-					t.Errorf("Ory got %s, want %s", got, want)
-				}
-				asked = append(asked, r.URL.RawQuery)
-				tt.answer(w, r)
-			})
-			start := time.Now()
-			resp := get(app, "/logout?"+tt.query, http.Header{"Cookie": tt.cookies})
-			if got := time.Since(start); got != tt.wantTook {
-				t.Errorf("got an answer after %v, want %v", got, tt.wantTook)
-			}
-			synctest.Wait() // until Ory knows of the last question, even if it was given up
-			if got, want := resp.Code, 303; got != want {
-				t.Errorf("got status %d, want %d", got, want)
-			}
-			checkHeader(t, resp, "Location", tt.wantLocation)
-			checkHeader(t, resp, "Cache-Control", "no-store")
-			if !slices.Equal(asked, tt.wantAsked) {
-				t.Errorf("Ory was asked %q, want %q", asked, tt.wantAsked)
-			}
-			checkLog(t, log, tt.wantLog)
-		})
+		tt.run(t)
 	}
 }
 
 // The headers as Chromium, Firefox and WebKit send them, and what nobody sends yet. https://www.w3.org/TR/fetch-metadata/
-func TestIsUsersDoing(t *testing.T) {
-	type test struct {
-		name                   string
-		site, mode, dest, user string // Sec-Fetch-…
-		other                  string // header
-		cookie, query          string // logout_confirm
-		want                   bool
+var (
+	vouchedFor = map[string]http.Header{
+		"click":                            {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"document"}, "Sec-Fetch-User": {"?1"}},
+		"click in WebKit, or a script":     {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"document"}},
+		"click on a page of the same site": {"Sec-Fetch-Site": {"same-site"}, "Sec-Fetch-Dest": {"document"}, "Sec-Fetch-User": {"?1"}},
+		"no destination":                   {"Sec-Fetch-Site": {"same-origin"}},
+		"plain http, or an old browser":    {},
 	}
-	tests := []test{
-		{"click", "same-origin", "navigate", "document", "?1", "", "", "", true},
-		{"click in WebKit, or a script that sets location", "same-origin", "navigate", "document", "", "", "", "", true},
-		{"click on a page of the same site", "same-site", "navigate", "document", "?1", "", "", "", true},
-		{"typed URL", "none", "navigate", "document", "?1", "", "", "", true},
-		{"plain http, or an old browser", "", "", "", "", "", "", "", true},
-		{"no destination", "same-origin", "navigate", "", "", "", "", "", true},
-		{"typed URL, Back button or reload in WebKit", "none", "navigate", "document", "", "", "", "", false},
-		{"click on another site", "cross-site", "navigate", "document", "?1", "", "", "", false},
-		{"site unheard of", "same-planet", "navigate", "document", "?1", "", "", "", false},
-		{"service worker in Chromium and WebKit", "same-origin", "navigate", "empty", "", "", "", "", false},
-		{"service worker in Firefox, or fetch by htmx", "same-origin", "same-origin", "empty", "", "", "", "", false},
-		{"request rebuilt by a service worker, or fetch by Turbo", "same-origin", "cors", "empty", "", "", "", "", false},
-		{"navigation preload", "same-origin", "navigate", "document", "", "Service-Worker-Navigation-Preload: true", "", "", false},
-		{"navigation preload, without Fetch Metadata", "", "", "", "", "Service-Worker-Navigation-Preload: true", "", "", false},
-		{"navigation preload with an empty header", "same-origin", "navigate", "document", "", "Service-Worker-Navigation-Preload: ", "", "", false},
-		{"confirmed: service worker in Chromium and WebKit", "same-origin", "navigate", "empty", "", "", "s", "s", true},
-		{"confirmed: navigation preload", "same-origin", "navigate", "document", "", "Service-Worker-Navigation-Preload: true", "s", "s", true},
-		{"confirmed by another value", "same-origin", "navigate", "empty", "", "", "s", "t", false},
-		{"confirmed by nothing", "same-origin", "navigate", "empty", "", "", "", "s", false},
-		{"confirmed: another site", "cross-site", "navigate", "document", "?1", "", "s", "s", false},
-		{"confirmed: another site through a service worker", "cross-site", "navigate", "empty", "", "", "s", "s", false},
-		{"confirmed: Back button in WebKit", "none", "navigate", "document", "", "", "s", "s", false},
-		{"confirmed: image", "same-origin", "no-cors", "image", "", "", "s", "s", false},
-		{"confirmed: prefetch", "same-origin", "no-cors", "empty", "", "Sec-Purpose: prefetch", "s", "s", false},
+	behindWorker  = http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"empty"}}
+	notVouchedFor = map[string]http.Header{
+		"typed URL, its reload, and the way back to it in Chromium": {"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Dest": {"document"}, "Sec-Fetch-User": {"?1"}},
+		"typed URL, Back button or reload in WebKit":                {"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Dest": {"document"}},
+		"click on another site, or in a window of an opaque origin": {"Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Dest": {"document"}, "Sec-Fetch-User": {"?1"}},
+		"another site, and no destination":                          {"Sec-Fetch-Site": {"cross-site"}},
+		"site unheard of":                                           {"Sec-Fetch-Site": {"same-planet"}, "Sec-Fetch-Dest": {"document"}},
+		"header that a proxy has doubled":                           {"Sec-Fetch-Site": {"same-origin, same-origin"}, "Sec-Fetch-Dest": {"document"}},
+		"click in a frame, or under Cypress":                        {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"iframe"}, "Sec-Fetch-User": {"?1"}},
+		"service worker in Chromium and WebKit":                     behindWorker,
+		"service worker in Firefox, or fetch by htmx":               {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"same-origin"}, "Sec-Fetch-Dest": {"empty"}},
+		"request that a worker rebuilt, or fetch by Turbo":          {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"}},
+		"navigation preload":                                        {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"document"}, "Service-Worker-Navigation-Preload": {"true"}},
+		"navigation preload with an empty header":                   {"Service-Worker-Navigation-Preload": {""}},
+		"image":                  {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"no-cors"}, "Sec-Fetch-Dest": {"image"}},
+		"destination unheard of": {"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Dest": {"unheard-of"}},
 	}
-	for _, dest := range []string{"iframe", "frame", "object", "embed", "image", "style", "script", "font", "video", "unheard-of"} {
-		tests = append(tests, test{dest, "same-origin", "", dest, "", "", "", "", false})
+	prefetches = []http.Header{
+		{"Sec-Purpose": {"prefetch"}}, {"Sec-Purpose": {"prefetch;prerender"}}, {"Purpose": {"prefetch"}}, {"Purpose": {""}},
+		{"X-Purpose": {"preview"}}, {"X-Moz": {"prefetch"}}, {"X-Sec-Purpose": {"prefetch"}}, // the last one by Turbo
 	}
-	for _, purpose := range []string{"Sec-Purpose: prefetch", "Sec-Purpose: prefetch;prerender", "Purpose: prefetch", "X-Purpose: preview", "X-Moz: prefetch", "X-Sec-Purpose: prefetch", "Purpose: "} {
-		tests = append(tests, test{purpose, "same-origin", "navigate", "document", "?1", purpose, "", "", false})
+)
+
+func TestIsPrefetch(t *testing.T) {
+	for _, h := range prefetches {
+		check(t, fmt.Sprintf("isPrefetch(%v)", h), isPrefetch(h), true)
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			r := httptest.NewRequest("GET", "/logout?logout_confirm="+tt.query, nil)
-			for key, value := range map[string]string{"Site": tt.site, "Mode": tt.mode, "Dest": tt.dest, "User": tt.user} {
-				if value != "" {
-					r.Header.Set("Sec-Fetch-"+key, value)
-				}
-			}
-			if key, value, found := strings.Cut(tt.other, ": "); found {
-				r.Header.Set(key, value)
-			}
-			r.Header.Set("Cookie", sessionCookie+"; logout_confirm="+tt.cookie)
-			if got := isUsersDoing(r); got != tt.want {
-				t.Errorf("got %t, want %t", got, tt.want)
-			}
-		})
+	check(t, "isPrefetch(nil)", isPrefetch(nil), false)
+}
+
+func TestBrowserVouches(t *testing.T) {
+	for name, h := range vouchedFor {
+		check(t, name+": browserVouches", browserVouches(h), true)
+	}
+	for name, h := range notVouchedFor {
+		check(t, name+": browserVouches", browserVouches(h), false)
 	}
 }
 
-// The page that asks signs out with one click, also through a service worker.
-func TestAskUser(t *testing.T) {
-	bubble(t, "", func(t *testing.T) {
-		const logout, returnTo = "/logout?a=1%2B1&return_to=http%3A%2F%2Fapp.example%2F%3Fa%26b", "return_to=http%3A%2F%2Fapp.example%2F%3Fa%26b"
-		var asked []string
-		app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
-			asked = append(asked, r.URL.RawQuery)
-			kratos(w, r)
-		})
-		byWorker := func(target, confirm string) *httptest.ResponseRecorder {
-			return get(app, target, http.Header{"Sec-Fetch-Dest": {"empty"}, "Cookie": {sessionCookie, "logout_confirm=" + confirm}})
-		}
+// withCookie returns h with the user's session cookie.
+func withCookie(h http.Header) http.Header {
+	h = h.Clone()
+	h["Cookie"] = []string{sessionCookie}
+	return h
+}
 
-		resp := get(app, logout, http.Header{"Sec-Fetch-Dest": {"empty"}, "Hx-Request": {"true"}, "Cookie": {sessionCookie}})
-		link, confirm := confirmation(t, resp)
-		if got, want := resp.Code, 403; got != want {
-			t.Errorf("got status %d, want %d", got, want)
-		}
-		for key, want := range map[string]string{
-			"Location": "", "Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8", "HX-Redirect": logout,
-			"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
-			"Set-Cookie":              "logout_confirm=" + confirm + "; Max-Age=600; HttpOnly; SameSite=Lax",
+// Where no browser vouches, the flow's logout token signs out, and nothing else does. What else comes is asked, and costs
+// Ory one question without a return_to, and the log nothing.
+func TestToken(t *testing.T) {
+	for name, h := range notVouchedFor {
+		for _, tt := range []logoutTest{
+			{name: "the token", query: "logout_token=SECRET-TOKEN", wantLocation: flowURL},
+			{name: "the token and return_to", query: "logout_token=SECRET-TOKEN&return_to=http://app.example", wantAsked: []string{"return_to=http%3A%2F%2Fapp.example"}, wantLocation: flowURL},
+			{name: "the token, then another", query: "logout_token=SECRET-TOKEN&logout_token=planted", wantLocation: flowURL},
+			{name: "another token, then the token", query: "logout_token=planted&logout_token=SECRET-TOKEN", wantToken: flowToken},
+			{name: "another token", query: "logout_token=planted", wantToken: flowToken},
+			{name: "the token's beginning", query: "logout_token=SECRET", wantToken: flowToken},
+			{name: "more than the token", query: "logout_token=SECRET-TOKENS", wantToken: flowToken},
+			{name: "no token", query: "return_to=https%3A%2F%2Fevil.example", wantToken: flowToken},
+			{name: "empty token", query: "return_to=https%3A%2F%2Fevil.example&logout_token=", wantToken: flowToken},
+			{name: "no token, and Ory's is empty", ory: reply(200, tokenless)},
+			{name: "empty token, and so is Ory's", query: "logout_token=", ory: reply(200, tokenless)},
+			{name: "the token of a session that has ended", query: "logout_token=SECRET-TOKEN", ory: reply(401, noSession)},
 		} {
-			checkHeader(t, resp, key, want)
+			tt.name = name + ", " + tt.name
+			tt.header = withCookie(h)
+			tt.run(t)
 		}
-		if want := `<meta name="turbo-visit-control" content="reload">` + "\n<title>Logout</title><h1>Do you want to sign out?</h1>"; !strings.Contains(resp.Body.String(), want) {
-			t.Errorf("got a page without %s:\n%s", want, resp.Body)
+		logoutTest{name: name + ", no Cookie header", header: h, wantAsked: notAsked}.run(t)
+	}
+}
+
+// A prefetch is refused at once, and Ory is not asked, whatever it would answer and whatever the query says.
+func TestPrefetch(t *testing.T) {
+	for _, h := range prefetches {
+		for _, answer := range oryAnswers {
+			for _, query := range []string{"", "logout_token=" + flowToken} {
+				for _, header := range []http.Header{h, withCookie(h)} {
+					logoutTest{name: fmt.Sprint(header, query, answer.name), query: query, header: header, ory: answer.ServeHTTP, wantAsked: notAsked}.run(t)
+				}
+			}
 		}
-		if want := strings.Replace(logout, "&", "&logout_confirm="+confirm+"&", 1); link != want {
-			t.Errorf("got link %s, want %s", link, want)
-		}
-		// Another refusal leaves the first page's link good, as in a second tab.
-		if link2, confirm2 := confirmation(t, byWorker(logout, confirm)); link2 != link || confirm2 != confirm {
-			t.Errorf("got link %s and cookie %s, want %s and %s", link2, confirm2, link, confirm)
-		}
-		if _, other := confirmation(t, byWorker(logout, "")); len(other) < 26 || other == confirm {
-			t.Errorf("got cookie %q for another browser, and %q before", other, confirm)
-		}
-		checkHeader(t, byWorker(link, ""), "Location", "") // without the cookie
-		checkHeader(t, byWorker(link, ""), "HX-Redirect", "")
-		checkHeader(t, byWorker(link, confirm), "Location", logoutURL)
-		if want := []string{returnTo}; !slices.Equal(asked, want) {
-			t.Errorf("Ory was asked %q, want %q", asked, want)
-		}
+	}
+}
+
+// The page's link is the request's own URL with the token. So it is under a sub-path that a proxy or a handler strips, too.
+func TestPage(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		const query = "a=1%2B1&logout_token=of-an-ended-session&ngsw-bypass=&return_to=http%3A%2F%2Fapp.example%2F%3Fa%26b"
+		app := newApp(t, fakeKratos)
+		resp := get(t, app, "/logout?"+query, withCookie(behindWorker))
+		checkContains(t, resp.Body.String(), `<a href="?`+strings.ReplaceAll(strings.Replace(query, "of-an-ended-session", flowToken, 1), "&", "&amp;")+`" target="_top">`)
+		checkContains(t, resp.Body.String(), `<meta name="turbo-visit-control" content="reload">`+"\n<title>Logout</title><h1>Do you want to sign out?</h1>")
+		checkHeader(t, resp, "Content-Type", "text/html; charset=utf-8")
+		checkHeader(t, resp, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
+		checkHeader(t, resp, "HX-Redirect", "")
+
+		r := newRequest(t.Context(), "/shop/logout?"+query, withCookie(behindWorker))
+		r.Header.Set("HX-Request", "true")
+		resp = httptest.NewRecorder()
+		http.StripPrefix("/shop", app.routes()).ServeHTTP(resp, r)
+		checkPage(t, resp, query, flowToken)
+		checkHeader(t, resp, "HX-Redirect", "/shop/logout?"+query)
 	})
 }
 
-// confirmation returns the logout URL that the page that asks links to, and the value of its cookie.
-func confirmation(t *testing.T, resp *httptest.ResponseRecorder) (link, confirm string) {
+// checkPage checks that resp is the page that asks the user, and that its link has query, with token as logout_token.
+func checkPage(t *testing.T, resp *httptest.ResponseRecorder, query, token string) {
 	t.Helper()
-	found := regexp.MustCompile(`<a href="([^"]+)" target="_top">Logout</a>`).FindStringSubmatch(resp.Body.String())
-	cookies := resp.Result().Cookies()
-	if found == nil || len(cookies) != 1 {
-		t.Fatalf("got cookies %v and the page\n%s", cookies, resp.Body)
-	}
-	return "/logout" + html.UnescapeString(found[1]), cookies[0].Value
+	check(t, "status", resp.Code, http.StatusForbidden)
+	values, _ := url.ParseQuery(query)
+	values.Set("logout_token", token)
+	checkContains(t, resp.Body.String(), `<a href="?`+html.EscapeString(values.Encode())+`" target="_top">Logout</a>`)
 }
 
-// answer is what Ory, or what stands in its place, may send.
-type answer struct {
+func checkContains(t *testing.T, got, want string) {
+	t.Helper()
+	if !strings.Contains(got, want) {
+		t.Errorf("got\n%s\nwant in it\n%s", got, want)
+	}
+}
+
+// checkRedirect checks that resp leads to location.
+func checkRedirect(t *testing.T, resp *httptest.ResponseRecorder, location string) {
+	t.Helper()
+	check(t, "status", resp.Code, http.StatusSeeOther)
+	checkHeader(t, resp, "Location", location)
+}
+
+// oryAnswer is what Ory, or what stands in its place, may send.
+type oryAnswer struct {
 	name    string
 	raw     string // what goes over the connection, which then ends
 	hangs   bool   // the connection does not end
-	want    string // signedIn, signedOut or unknown
-	wantErr string // that is logged, as slog prints it
 	waits   bool   // the app waits as long as it may
+	want    string // signedIn or signedOut; neither is known, if empty
+	wantErr string // that is logged, as slog prints it
 }
 
-const (
-	signedIn  = "You are signed in."
-	signedOut = "You are signed out."
-	unknown   = "You may be signed in."
-)
+const signedIn, signedOut = "signed in", "signed out"
 
-var answers = []answer{
-	{"flow", rawJSON(200, flowJSON(logoutURL)), false, signedIn, "", false},
-	{"flow of 128 KiB", rawJSON(200, flowJSON(logoutURL)+strings.Repeat(" ", 128<<10-len(flowJSON(logoutURL)))), false, signedIn, "", false},
-	{"no session, Kratos v0.10 and newer", rawJSON(401, noSession), false, signedOut, "", false},
-	{"401 by a gateway, HTML", raw(401, "text/html", "<h1>Unauthorized</h1>"), false, unknown, `"status 401: no usable answer"`, false},
-	{"401 by a gateway, JSON", rawJSON(401, `{"message":"Unauthorized","error":"no"}`), false, unknown, `"status 401: no usable answer"`, false},
-	{"session_inactive, but not 401", rawJSON(403, noSession), false, unknown, `"status 403: No active session was found in this request."`, false},
-	{"bad request", rawJSON(400, `{"error":{"reason":"That is wrong.","message":"Bad."}}`), false, unknown, `"status 400: That is wrong."`, false},
-	{"rate limited", rawJSON(429, `{"error":{"code":429,"reason":"Too fast."}}`), false, unknown, `"status 429: Too fast."`, false},
-	{"database is broken", rawJSON(500, `{"error":{"code":500,"message":"no such table: sessions"}}`), false, unknown, `"status 500: no such table: sessions"`, false},
-	{"long reason", rawJSON(500, `{"error":{"reason":"`+strings.Repeat("r", 60000)+`"}}`), false, unknown, `"status 500: ` + strings.Repeat("r", 188) + `"`, false},
-	{"redirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: https://SECRET:SECRET@ory.example:4434/?token=SECRET-TOKEN\r\nContent-Length: 0\r\n\r\n", false, unknown, `"status 307: redirect to https://ory.example:4434"`, false},
-	{"relative redirect", "HTTP/1.1 302 Found\r\nLocation: /?token=SECRET-TOKEN\r\nContent-Length: 0\r\n\r\n", false, unknown, `"status 302: redirect to http://ory.example"`, false},
-	{"redirect to no URL", "HTTP/1.1 302 Found\r\nLocation: http://%/?token=SECRET-TOKEN\r\nContent-Length: 0\r\n\r\n", false, unknown, `"no usable answer"`, false},
-	{"switching protocols", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: SECRET-TOKEN\r\n\r\n", true, unknown, `"status 101: no usable answer"`, false},
-	{"hangs", "", true, unknown, `"context deadline exceeded"`, true},
-	{"hangs in the body", rawJSON(200, flowJSON(logoutURL))[:150], true, unknown, `"status 200: context deadline exceeded"`, true},
-	{"hangs up", "", false, unknown, `EOF`, false},
-	{"hangs up in the body", rawJSON(200, flowJSON(logoutURL))[:150], false, unknown, `"status 200: unexpected EOF"`, false},
-	{"flow of 128 KiB and one byte", rawJSON(200, flowJSON(logoutURL)+strings.Repeat(" ", 128<<10-len(flowJSON(logoutURL))+1)), false, unknown, `"status 200: no usable answer"`, false},
-	{"not HTTP", logoutURL, false, unknown, `"no usable answer"`, false},
-	{"bad header", "HTTP/1.1 200 OK\r\nSECRET-TOKEN\r\n\r\n", false, unknown, `"no usable answer"`, false},
-	{"garbage", rawJSON(200, flowJSON(logoutURL)[1:]), false, unknown, `"status 200: no usable answer"`, false},
-	{"not JSON", raw(200, "text/html", flowJSON(logoutURL)), false, unknown, `"status 200: no usable answer"`, false},
-	{"null", rawJSON(200, "null"), false, unknown, `"status 200: no usable answer"`, false},
-	{"empty body", rawJSON(200, ""), false, unknown, `"status 200: no usable answer"`, false},
-	{"no logout_url", rawJSON(200, `{"logout_token":"SECRET-TOKEN"}`), false, unknown, `"status 200: no usable answer"`, false},
-	{"relative logout_url", rawJSON(200, flowJSON("/logout?token=SECRET-TOKEN")), false, unknown, `"status 200: no usable answer"`, false},
-	{"logout_url without a host", rawJSON(200, flowJSON("http://:80/?token=SECRET-TOKEN")), false, unknown, `"status 200: no usable answer"`, false},
-	{"script as logout_url", rawJSON(200, flowJSON("javascript://x/?SECRET-TOKEN")), false, unknown, `"status 200: no usable answer"`, false},
-	{"line break in logout_url", rawJSON(200, flowJSON(logoutURL+`\r\nSet-Cookie: a=b`)), false, unknown, `"status 200: no usable answer"`, false},
+var oryAnswers = []oryAnswer{
+	{name: "flow", raw: rawJSON(200, flowJSON(flowURL)), want: signedIn},
+	{name: "flow of 128 KiB", raw: rawJSON(200, padded(flowJSON(flowURL), 128<<10)), want: signedIn},
+	{name: "no session, Kratos v0.10 and newer", raw: rawJSON(401, noSession), want: signedOut},
+	{name: "401 by a gateway, HTML", raw: raw(401, "Content-Type: text/html", "<h1>Unauthorized</h1>"), wantErr: `"status 401: no usable answer"`},
+	{name: "401 by a gateway, JSON", raw: rawJSON(401, `{"message":"Unauthorized","error":"no"}`), wantErr: `"status 401: no usable answer"`},
+	{name: "session_inactive, but not 401", raw: rawJSON(403, noSession), wantErr: `"status 403: No active session was found in this request."`},
+	{name: "bad request", raw: rawJSON(400, `{"error":{"reason":"That is wrong.","message":"Bad."}}`), wantErr: `"status 400: That is wrong."`},
+	{name: "rate limited", raw: rawJSON(429, `{"error":{"code":429,"reason":"Too fast."}}`), wantErr: `"status 429: Too fast."`},
+	{name: "database is broken", raw: rawJSON(500, `{"error":{"code":500,"message":"no such table: sessions"}}`), wantErr: `"status 500: no such table: sessions"`},
+	{name: "long reason", raw: rawJSON(500, `{"error":{"reason":"`+strings.Repeat("r", 60000)+`"}}`), wantErr: `"status 500: ` + strings.Repeat("r", 188) + `"`},
+	{name: "redirect", raw: raw(307, "Location: https://SECRET:SECRET@ory.example:4434/?token=SECRET-TOKEN", ""), wantErr: `"status 307: redirect to https://ory.example:4434"`},
+	{name: "relative redirect", raw: raw(302, "Location: /?token=SECRET-TOKEN", ""), wantErr: `"status 302: redirect to http://ory.example"`},
+	{name: "redirect to no URL", raw: raw(302, "Location: http://%/?token=SECRET-TOKEN", ""), wantErr: `"no usable answer"`},
+	{name: "Location, but no redirect", raw: raw(201, "Location: http://ory.example:4434", ""), wantErr: `"status 201: no usable answer"`},
+	{name: "switching protocols", raw: "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: SECRET-TOKEN\r\n\r\n", hangs: true, wantErr: `"status 101: no usable answer"`},
+	{name: "hangs", hangs: true, waits: true, wantErr: `"context deadline exceeded"`},
+	{name: "hangs in the body", raw: rawJSON(200, flowJSON(flowURL))[:150], hangs: true, waits: true, wantErr: `"status 200: context deadline exceeded"`},
+	{name: "hangs up", wantErr: "EOF"},
+	{name: "hangs up in the body", raw: rawJSON(200, flowJSON(flowURL))[:150], wantErr: `"status 200: unexpected EOF"`},
+	{name: "flow of 128 KiB and one byte", raw: rawJSON(200, padded(flowJSON(flowURL), 128<<10+1)), wantErr: `"status 200: no usable answer"`},
+	{name: "not HTTP", raw: flowURL, wantErr: `"no usable answer"`},
+	{name: "bad header", raw: "HTTP/1.1 200 OK\r\nSECRET-TOKEN\r\n\r\n", wantErr: `"no usable answer"`},
+	{name: "garbage", raw: rawJSON(200, flowJSON(flowURL)[1:]), wantErr: `"status 200: no usable answer"`},
+	{name: "not JSON", raw: raw(200, "Content-Type: text/html", flowJSON(flowURL)), wantErr: `"status 200: no usable answer"`},
+	{name: "null", raw: rawJSON(200, "null"), wantErr: `"status 200: no usable answer"`},
+	{name: "empty body", raw: rawJSON(200, ""), wantErr: `"status 200: no usable answer"`},
+	{name: "no logout_url", raw: rawJSON(200, `{"logout_token":"SECRET-TOKEN"}`), wantErr: `"status 200: no usable answer"`},
+	{name: "relative logout_url", raw: rawJSON(200, flowJSON("/logout?token=SECRET-TOKEN")), wantErr: `"status 200: no usable answer"`},
+	{name: "logout_url without a host", raw: rawJSON(200, flowJSON("http://:80/?token=SECRET-TOKEN")), wantErr: `"status 200: no usable answer"`},
+	{name: "script as logout_url", raw: rawJSON(200, flowJSON("javascript://x/?SECRET-TOKEN")), wantErr: `"status 200: no usable answer"`},
+	{name: "line break in logout_url", raw: rawJSON(200, flowJSON(flowURL+`\r\nSet-Cookie: a=b`)), wantErr: `"status 200: no usable answer"`},
 }
 
-// Whatever Ory answers, a click on Logout has an answer in time, and the home page tells the truth. Each row runs in a
-// bubble of testing/synctest, so that the time it takes is exact.
+// Whatever Ory answers, each request has an answer in time, and the home page tells the truth.
 func TestOryAnswers(t *testing.T) {
-	for _, tt := range answers {
-		for _, page := range []struct {
-			path, wantLog string
-			limit         time.Duration
-		}{{"/logout", "logout failed", 3 * time.Second}, {"/", "session unknown", 1500 * time.Millisecond}} {
-			bubble(t, tt.name+", "+page.path, func(t *testing.T) {
-				log := captureLog(t)
-				start := time.Now()
-				resp := get(newApp(t, tt.ServeHTTP), page.path, user)
-				if got, want := time.Since(start), map[bool]time.Duration{true: page.limit}[tt.waits]; got != want {
-					t.Errorf("got an answer after %v, want %v", got, want)
-				}
-				if page.path == "/" {
-					checkHome(t, resp, tt.want)
-				} else {
-					checkHeader(t, resp, "Location", map[string]string{signedIn: logoutURL, signedOut: "/", unknown: "/"}[tt.want])
-				}
-				wantLog := ""
-				if tt.want == unknown {
-					wantLog = fmt.Sprintf("level=ERROR msg=%q err=%s", page.wantLog, tt.wantErr)
-				}
-				checkLog(t, log, wantLog)
-			})
+	for _, tt := range oryAnswers {
+		click := logoutTest{name: tt.name + ", click", ory: tt.ServeHTTP, wantLocation: "/"}
+		notVouched := logoutTest{name: tt.name + ", not vouched for", header: withCookie(behindWorker), ory: tt.ServeHTTP}
+		var wantHomeTook time.Duration
+		var wantHomeLog string
+		switch tt.want {
+		case signedIn:
+			click.wantLocation = flowURL
+			notVouched.wantToken = flowToken
+		case "":
+			click.wantLog = `level=ERROR msg="logout failed" err=` + tt.wantErr
+			notVouched.wantLog = click.wantLog
+			wantHomeLog = `level=ERROR msg="session unknown" err=` + tt.wantErr
 		}
+		if tt.waits {
+			click.wantTook = 3 * time.Second
+			notVouched.wantTook = 3 * time.Second
+			wantHomeTook = 1500 * time.Millisecond
+		}
+		click.run(t)
+		notVouched.run(t)
+		bubble(t, tt.name+", home page", func(t *testing.T) {
+			log := captureLog(t)
+			start := time.Now()
+			resp := get(t, newApp(t, tt.ServeHTTP), "/", user)
+			check(t, "duration", time.Since(start), wantHomeTook)
+			checkHome(t, resp, tt.want)
+			checkLog(t, log, wantHomeLog)
+		})
 	}
+}
+
+// checkHome checks that a home page says want, has one link, and is not shown in a frame.
+func checkHome(t *testing.T, resp *httptest.ResponseRecorder, want string) {
+	t.Helper()
+	const logoutLink = `<p><a href="/logout" target="_top">Logout</a>`
+	text := map[string]string{
+		"":        "<h1>You may be signed in.</h1>\n<p>Ory could not tell. If you clicked Logout, you may still be signed in.\n" + logoutLink,
+		signedIn:  "<h1>You are signed in.</h1>\n\n" + logoutLink,
+		signedOut: "<h1>You are signed out.</h1>\n\n" + `<p><a href="http://ory.example/self-service/login/browser" target="_top">Sign in</a>`,
+	}[want]
+	check(t, "status", resp.Code, http.StatusOK)
+	checkContains(t, resp.Body.String(), text+"\n<script>")
+	checkHeader(t, resp, "Content-Security-Policy", "frame-ancestors 'none'")
 }
 
 // A browser that went away is nobody's fault. When the app's own patience ends, as in a timeout middleware, Ory has failed.
@@ -326,26 +382,22 @@ func TestGivenUp(t *testing.T) {
 		byBrowser  bool
 		wantLog    string
 	}{
-		{"Logout, by the browser", "/logout?return_to=http%3A%2F%2Fapp.example", true, ""},
-		{"Logout, by the app", "/logout", false, `level=ERROR msg="logout failed" err="context deadline exceeded"`},
-		{"home page, by the browser", "/", true, ""},
-		{"home page, by the app", "/", false, `level=ERROR msg="session unknown" err="context deadline exceeded"`},
+		{name: "Logout, by the browser", path: "/logout?return_to=http%3A%2F%2Fapp.example", byBrowser: true},
+		{name: "Logout, by the app", path: "/logout", wantLog: `level=ERROR msg="logout failed" err="context deadline exceeded"`},
+		{name: "home page, by the browser", path: "/", byBrowser: true},
+		{name: "home page, by the app", path: "/", wantLog: `level=ERROR msg="session unknown" err="context deadline exceeded"`},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
 			log := captureLog(t)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			if tt.byBrowser {
-				ctx, cancel = context.WithCancel(t.Context())
-				time.AfterFunc(time.Second, cancel)
-			}
-			defer cancel()
-			r := httptest.NewRequestWithContext(ctx, "GET", tt.path, nil)
-			r.Header = user
+			app := newApp(t, oryAnswer{hangs: true}.ServeHTTP)
 			start := time.Now()
-			newApp(t, answer{hangs: true}.ServeHTTP).routes().ServeHTTP(httptest.NewRecorder(), r)
-			if got, want := time.Since(start), time.Second; got != want {
-				t.Errorf("got an answer after %v, want %v", got, want)
+			if tt.byBrowser {
+				leave(t, app, tt.path)
+			} else {
+				http.TimeoutHandler(app.routes(), time.Second, "").ServeHTTP(httptest.NewRecorder(), newRequest(t.Context(), tt.path, user))
 			}
+			synctest.Wait() // until the handler has ended, too
+			check(t, "duration", time.Since(start), time.Second)
 			checkLog(t, log, tt.wantLog)
 		})
 	}
@@ -368,9 +420,9 @@ func TestLargeAnswers(t *testing.T) {
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
 			captureLog(t)
-			app := newApp(t, answer{raw: tt.raw}.ServeHTTP)
+			app := newApp(t, oryAnswer{raw: tt.raw}.ServeHTTP)
 			allocated := totalAlloc()
-			checkHeader(t, get(app, "/logout", user), "Location", "/")
+			checkHeader(t, get(t, app, "/logout", user), "Location", "/")
 			if got, limit := totalAlloc()-allocated, uint64(16<<20); got > limit {
 				t.Errorf("got %d bytes allocated, want at most %d", got, limit)
 			}
@@ -387,8 +439,8 @@ func totalAlloc() uint64 {
 
 // What is wrong with the way to Ory is logged in words that help.
 func TestWrongWayToOry(t *testing.T) {
-	plain := startOry(t, kratos)
-	untrusted := httptest.NewTLSServer(http.HandlerFunc(kratos))
+	plain := startOry(t, fakeKratos)
+	untrusted := httptest.NewTLSServer(http.HandlerFunc(fakeKratos))
 	defer untrusted.Close()
 	const noURL = `"the URL of Ory is not an absolute http or https URL"`
 	for _, tt := range []struct{ name, oryURL, wantErr string }{
@@ -402,10 +454,8 @@ func TestWrongWayToOry(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			log := captureLog(t)
 			app := &App{ory: newOryClient(tt.oryURL)}
-			checkHeader(t, get(app, "/logout", user), "Location", "/")
-			if got, want := log.String(), ` level=ERROR msg="logout failed" err=`+tt.wantErr; !strings.Contains(got, want) {
-				t.Errorf("got log %q, want %q in it", got, want)
-			}
+			checkHeader(t, get(t, app, "/logout", user), "Location", "/")
+			checkContains(t, log.String(), ` level=ERROR msg="logout failed" err=`+tt.wantErr)
 		})
 	}
 }
@@ -413,10 +463,8 @@ func TestWrongWayToOry(t *testing.T) {
 // The app speaks HTTP/1.1 to an Ory that offers HTTP/2 too.
 func TestHTTP1ToOry(t *testing.T) {
 	fake := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if got, want := r.Proto, "HTTP/1.1"; got != want {
-			t.Errorf("Ory was asked by %s, want %s", got, want)
-		}
-		kratos(w, r)
+		check(t, "protocol to Ory", r.Proto, "HTTP/1.1")
+		fakeKratos(w, r)
 	}))
 	defer fake.Close()
 	fake.EnableHTTP2 = true
@@ -424,40 +472,38 @@ func TestHTTP1ToOry(t *testing.T) {
 	app := &App{ory: newOryClient(fake.URL)}
 	transportOf(app).TLSClientConfig = fake.Client().Transport.(*http.Transport).TLSClientConfig
 	transportOf(app).ForceAttemptHTTP2 = true // which a TLSClientConfig would turn off
-	checkHeader(t, get(app, "/logout", user), "Location", logoutURL)
+	checkHeader(t, get(t, app, "/logout", user), "Location", flowURL)
 }
 
 // The app reaches Ory through the proxy that the environment names.
 func TestProxyToOry(t *testing.T) {
-	proxy := startOry(t, kratos)
-	_, appURL, _ := startProgram(t, "ORY_SDK_URL=http://ory.example", "HTTP_PROXY="+proxy.URL, "NO_PROXY=", "no_proxy=")
-	if got, want := location(appURL), logoutURL; got != want {
-		t.Errorf("got Location %q, want %q", got, want)
-	}
+	proxy := startOry(t, fakeKratos)
+	_, appURL := startProgram(t, "ORY_SDK_URL=http://ory.example", "HTTP_PROXY="+proxy.URL, "NO_PROXY=", "no_proxy=")
+	check(t, "Location", location(appURL), flowURL)
 }
 
-// A connection to Ory is kept for every logout that was under way at once, for 90 seconds. When connections are dead
-// without being closed, as behind a router that has forgotten them, one click fails, and not one for each.
+// A connection to Ory is kept for every logout that was under way at once, for 90 seconds, though a browser goes away. When
+// connections are dead without being closed, as behind a router that has forgotten them, one click fails, and not one for
+// each.
 func TestConnectionsToOry(t *testing.T) {
 	start := func(t *testing.T) (app *App, opened, dead *atomic.Int64) {
 		opened, dead = new(atomic.Int64), new(atomic.Int64) // connections
-		app = newAppOf(t, &http.Server{
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if opened.Load() == dead.Load() { // No connection has been opened since all died.
-					<-r.Context().Done()
-				}
-				time.Sleep(time.Second) // so that all logouts are under way at once
-				kratos(w, r)
-			}),
-			ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-				opened.Add(1)
-				return ctx
-			},
+		app = newApp(t, func(w http.ResponseWriter, r *http.Request) {
+			if opened.Load() == dead.Load() { // No connection has been opened since all died.
+				<-r.Context().Done()
+			}
+			time.Sleep(2 * time.Second) // so that all logouts are under way at once
+			fakeKratos(w, r)
 		})
+		dial := transportOf(app).DialContext
+		transportOf(app).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			opened.Add(1)
+			return dial(ctx, network, addr)
+		}
 		return app, opened, dead
 	}
 	bubble(t, "kept", func(t *testing.T) {
-		const clients = 256
+		const clients = 512
 		app, opened, _ := start(t)
 		for _, tt := range []struct {
 			idle time.Duration
@@ -465,97 +511,85 @@ func TestConnectionsToOry(t *testing.T) {
 		}{{0, clients}, {0, clients}, {90*time.Second - 1, clients}, {90 * time.Second, 2 * clients}} {
 			time.Sleep(tt.idle)
 			synctest.Wait()
-			atOnce(clients, func() { get(app, "/logout", user) })
-			if got := opened.Load(); got != tt.want {
-				t.Errorf("got %d connections after %v without a logout, want %d", got, tt.idle, tt.want)
-			}
+			atOnce(clients, func() { checkRedirect(t, get(t, app, "/logout", user), flowURL) })
+			check(t, fmt.Sprintf("connections after %v without a logout:", tt.idle), opened.Load(), tt.want)
 		}
+	})
+	bubble(t, "kept though a browser goes away", func(t *testing.T) {
+		app, opened, _ := start(t)
+		atOnce(10, func() { get(t, app, "/logout", user) })
+		leave(t, app, "/logout")
+		atOnce(9, func() { get(t, app, "/logout", user) })
+		check(t, "connections", opened.Load(), 10)
 	})
 	bubble(t, "dead", func(t *testing.T) {
 		app, opened, dead := start(t)
-		atOnce(10, func() { get(app, "/logout", user) })
+		atOnce(10, func() { get(t, app, "/logout", user) })
 		dead.Store(opened.Load())
-		for _, want := range []string{"/", logoutURL, logoutURL} {
-			checkHeader(t, get(app, "/logout", user), "Location", want)
+		for _, want := range []string{"/", flowURL, flowURL} {
+			checkRedirect(t, get(t, app, "/logout", user), want)
 		}
 	})
 }
 
-// checkHome checks that a home page says want, has one link, and is neither kept nor shown in a frame.
-func checkHome(t *testing.T, resp *httptest.ResponseRecorder, want string) {
-	t.Helper()
-	text, link := "", `<p><a href="/logout" target="_top">Logout</a>`
-	switch want {
-	case signedOut:
-		link = `<p><a href="http://ory.example/self-service/login/browser" target="_top">Sign in</a>`
-	case unknown:
-		text = "<p>Ory at http://ory.example could not tell. After a click on Logout you may still be signed in."
-	}
-	if want := "<h1>" + want + "</h1>\n" + text + "\n" + link + "\n<script>"; resp.Code != 200 || !strings.Contains(resp.Body.String(), want) {
-		t.Errorf("got %d and the page\n%s\nwant 200 and\n%s", resp.Code, resp.Body, want)
-	}
-	checkHeader(t, resp, "Cache-Control", "no-store")
-	checkHeader(t, resp, "Content-Security-Policy", "frame-ancestors 'none'")
+// A TLS handshake with Ory ends after 3 seconds, even if the browser has left before: else the bubble fails in the end, as a
+// goroutine is left.
+func TestTLSHandshake(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		app := &App{ory: newOryClient("https://ory.example")}
+		transportOf(app).DialContext = func(context.Context, string, string) (net.Conn, error) {
+			conn, _ := net.Pipe()
+			return conn, nil
+		}
+		leave(t, app, "/logout")
+		time.Sleep(2 * time.Second)
+	})
 }
 
-func TestHomeWithoutCookie(t *testing.T) {
-	checkHome(t, get(&App{ory: newOryClient("http://ory.example")}, "/", nil), signedOut)
-}
-
+// Without a Cookie header, Ory is not asked: here, it would not answer.
 func TestRoutes(t *testing.T) {
-	app := (&App{ory: newOryClient("http://ory.example")}).routes()
-	for _, tt := range []struct {
-		method, path            string
-		want                    int
-		wantAllow, wantLocation string
-	}{
-		{"GET", "/", 200, "", ""},
-		{"HEAD", "/", 200, "", ""},
-		{"POST", "/", 405, "GET, HEAD", ""},
-		{"GET", "/logout", 303, "", "/"},
-		{"HEAD", "/logout", 405, "GET", ""},
-		{"POST", "/logout", 405, "GET, HEAD", ""},
-		{"GET", "/logout/", 404, "", ""},
+	app := &App{ory: newOryClient("http://ory.example")}
+	checkHome(t, get(t, app, "/", nil), signedOut)
+	for _, tt := range []struct{ method, path, want string }{
+		{"GET", "/", `200, Allow "", Cache-Control "no-store"`},
+		{"HEAD", "/", `200, Allow "", Cache-Control "no-store"`},
+		{"POST", "/", `405, Allow "GET, HEAD", Cache-Control ""`},
+		{"GET", "/logout", `303, Allow "", Cache-Control "no-store"`},
+		{"HEAD", "/logout", `405, Allow "GET", Cache-Control "no-store"`},
+		{"POST", "/logout", `405, Allow "GET, HEAD", Cache-Control ""`},
+		{"GET", "/logout/", `404, Allow "", Cache-Control ""`},
 	} {
 		resp := httptest.NewRecorder()
-		app.ServeHTTP(resp, httptest.NewRequest(tt.method, tt.path, nil))
-		allow, location := resp.Header().Get("Allow"), resp.Header().Get("Location")
-		if resp.Code != tt.want || allow != tt.wantAllow || location != tt.wantLocation {
-			t.Errorf("%s %s: got %d, %q, %q, want %d, %q, %q", tt.method, tt.path, resp.Code, allow, location, tt.want, tt.wantAllow, tt.wantLocation)
-		}
+		app.routes().ServeHTTP(resp, httptest.NewRequest(tt.method, tt.path, nil))
+		got := fmt.Sprintf("%d, Allow %q, Cache-Control %q", resp.Code, resp.Header().Get("Allow"), resp.Header().Get("Cache-Control"))
+		check(t, tt.method+" "+tt.path+":", got, tt.want)
 	}
 }
 
-// A client that is slow to send, to read or to leave is cut off, and so is one that sends too much.
+// A client that is slow to send, to read or to leave is cut off, and so is one that sends too much. One that only announces a
+// body has an answer before.
 func TestGreedyClients(t *testing.T) {
+	const get = "GET / HTTP/1.1\r\nHost: a\r\n"
 	for _, tt := range []struct {
-		name  string
-		sends string
-		reads bool
-		want  time.Duration
+		name, sends string
+		readsAfter  time.Duration
+		wantAnswer  string
+		wantEnd     time.Duration
 	}{
-		{"request without end", "GET / HTTP/1.1\r\n", true, 10 * time.Second},
-		{"answer that nobody reads", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", false, 10 * time.Second},
-		{"large header", "GET / HTTP/1.1\r\nX-Large: " + strings.Repeat("x", 80<<10), true, 500 * time.Millisecond}, // by net/http
-		{"no further request", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", true, 2 * time.Minute},
+		{name: "request without end", sends: get, wantEnd: 10 * time.Second},
+		{name: "body that never comes", sends: get + "Content-Length: 1\r\n\r\n", wantAnswer: "HTTP/1.1 404 ", wantEnd: 10 * time.Second},
+		{name: "large header", sends: get + "X-Large: " + strings.Repeat("x", 80<<10), wantAnswer: "HTTP/1.1 431 ", wantEnd: 500 * time.Millisecond},
+		{name: "answer read too late", sends: get + "\r\n", readsAfter: 15*time.Second + 1, wantEnd: 15*time.Second + 1},
+		{name: "no further request", sends: get + "\r\n", wantAnswer: "HTTP/1.1 404 ", wantEnd: 11 * time.Minute},
 	} {
 		bubble(t, tt.name, func(t *testing.T) {
-			closed := make(chan time.Time, 1)
-			srv := newServer(http.NotFoundHandler())
-			srv.ConnState = func(_ net.Conn, state http.ConnState) {
-				if state == http.StateClosed {
-					closed <- time.Now()
-				}
-			}
-			conn, _ := serveInMemory(t, srv)(t.Context(), "", "")
-			if tt.reads {
-				go io.Copy(io.Discard, conn)
-			}
+			conn, _ := serveInMemory(t, newServer(http.NotFoundHandler()))(t.Context(), "", "")
 			start := time.Now()
-			io.WriteString(conn, tt.sends)
-			if got := (<-closed).Sub(start); got != tt.want {
-				t.Errorf("got cut off after %v, want %v", got, tt.want)
-			}
+			go io.WriteString(conn, tt.sends)
+			time.Sleep(tt.readsAfter)
+			answer, _ := io.ReadAll(conn)
+			check(t, "end after", time.Since(start), tt.wantEnd)
+			check(t, "beginning of the answer", string(answer[:min(len(answer), len("HTTP/1.1 404 "))]), tt.wantAnswer)
 		})
 	}
 }
@@ -575,19 +609,14 @@ func TestServe(t *testing.T) {
 		go (&http.Client{Transport: &http.Transport{DialContext: ln.dial}}).Get("http://app.example/")
 		time.AfterFunc(time.Second, stop)
 		start := time.Now()
-		if err := serve(ctx, ln, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Minute) })); err != nil {
-			t.Errorf("got %v, want no error", err)
-		}
-		if got, want := time.Since(start), 11*time.Second; got != want {
-			t.Errorf("got an end after %v, want %v", got, want)
-		}
+		err := serve(ctx, ln, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Minute) }))
+		check(t, "error", err, nil)
+		check(t, "duration", time.Since(start), 11*time.Second)
 		time.Sleep(time.Minute) // so that the handler ends
 	})
 	ln, _ := net.Listen("tcp", "localhost:0")
 	ln.Close()
-	if err := serve(t.Context(), ln, nil); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("without a listener: got %v, want %v", err, net.ErrClosed)
-	}
+	check(t, "error without a listener", errors.Is(serve(t.Context(), ln, nil), net.ErrClosed), true)
 }
 
 func TestConfigurationErrors(t *testing.T) {
@@ -608,9 +637,7 @@ func TestConfigurationErrors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cmd := program(t, "PORT=0", tt.variable+"="+tt.value)
 			out, _ := cmd.CombinedOutput()
-			if got, want := cmd.ProcessState.ExitCode(), 1; got != want {
-				t.Errorf("got exit code %d, want %d", got, want)
-			}
+			check(t, "exit code", cmd.ProcessState.ExitCode(), 1)
 			got, want := string(out), "ory-logout: "+tt.variable+" is not "
 			if !strings.HasPrefix(got, want) || !strings.Contains(got, tt.want) || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
 				t.Errorf("got output %q, want one line that begins with %q and contains %q", got, want, tt.want)
@@ -619,93 +646,98 @@ func TestConfigurationErrors(t *testing.T) {
 	}
 }
 
-func TestDefaultOry(t *testing.T) {
-	_, _, got := startProgram(t, "ORY_SDK_URL=")
-	if want := "http://localhost:4000"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-}
-
 // A signal lets a logout that is under way finish, and no new one begin. A second one ends the program at once.
 func TestSignals(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
-		first        os.Signal
-		second       bool
+		signal       os.Signal
+		twice        bool
 		wantLocation string
 		wantCode     int // -1 if a signal ended it
 	}{
-		{"SIGINT", os.Interrupt, false, logoutURL, 0},
-		{"SIGTERM", syscall.SIGTERM, false, logoutURL, 0},
-		{"second signal", syscall.SIGTERM, true, "", -1},
+		{name: "SIGINT", signal: os.Interrupt, wantLocation: flowURL},
+		{name: "SIGTERM", signal: syscall.SIGTERM, wantLocation: flowURL},
+		{name: "second signal", signal: syscall.SIGTERM, twice: true, wantCode: -1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			asked, release, ended, answer := make(chan bool), make(chan bool, 1), make(chan bool), make(chan string)
+			asked := make(chan bool, 1)
+			release := make(chan bool, 1)
 			defer close(release)
 			fake := startOry(t, func(w http.ResponseWriter, r *http.Request) {
-				close(asked)
+				asked <- true
 				<-release
-				kratos(w, r)
+				fakeKratos(w, r)
 			})
-			cmd, appURL, _ := startProgram(t, "ORY_SDK_URL="+fake.URL)
-			go func() { answer <- location(appURL) }()
-			<-asked
-			cmd.Process.Signal(tt.first)
-			for _, err := http.Head(appURL); err == nil; _, err = http.Head(appURL) { // until the port is closed
+			cmd, appURL := startProgram(t, "ORY_SDK_URL="+fake.URL)
+			located := make(chan string, 1)
+			go func() { located <- location(appURL) }()
+			select {
+			case <-asked:
+			case got := <-located:
+				t.Fatalf("got Location %q, and Ory was not asked", got)
 			}
-			go func() { cmd.Wait(); close(ended) }()
-			for tt.second && cmd.Process.Signal(syscall.SIGTERM) == nil {
+			cmd.Process.Signal(tt.signal)
+			var err error
+			for err == nil { // The port is still open.
+				_, err = http.Head(appURL)
+			}
+			for tt.twice && len(located) == 0 { // The program has not ended.
+				cmd.Process.Signal(tt.signal)
 				time.Sleep(time.Millisecond)
 			}
 			release <- true
-			if got := <-answer; got != tt.wantLocation {
-				t.Errorf("got Location %q, want %q", got, tt.wantLocation)
-			}
-			<-ended
-			if got := cmd.ProcessState.ExitCode(); got != tt.wantCode {
-				t.Errorf("got exit code %d, want %d", got, tt.wantCode)
-			}
+			check(t, "Location", <-located, tt.wantLocation)
+			cmd.Wait()
+			check(t, "exit code", cmd.ProcessState.ExitCode(), tt.wantCode)
 		})
 	}
 }
 
-// README.md's snippet is a whole program with logout.go.
-func TestReadme(t *testing.T) {
-	readme, _ := os.ReadFile("README.md")
-	_, rest, _ := strings.Cut(string(readme), "```go\n")
-	snippet, _, found := strings.Cut(rest, "```")
-	if !found {
-		t.Fatal("got no Go snippet in README.md")
-	}
-	main, overlay := filepath.Join(t.TempDir(), "main.go"), filepath.Join(t.TempDir(), "overlay.json")
-	replace := fmt.Sprintf(`{"Replace": {"main.go": %q, "logout_test.go": ""}}`, main)
-	if err := cmp.Or(os.WriteFile(main, []byte(snippet), 0o600), os.WriteFile(overlay, []byte(replace), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("go", "vet", "-overlay", overlay, ".").CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+// A signal ends the app cleanly as soon as the log says that it listens, and in front of which Ory.
+func TestEarlySignal(t *testing.T) {
+	t.Setenv("ORY_SDK_URL", "")
+	t.Setenv("PORT", "0")
+	log := &terminator{}
+	logTo(log)
+	defer logTo(io.Discard)
+	check(t, "error", run(), nil)
+	checkContains(t, log.String(), " ory=http://localhost:4000\n")
 }
 
-// FuzzLogout checks what must hold whatever Ory and the browser send: another site and a service worker without the page's
-// secret never reach Ory, a redirect leads to / or where Ory says, in time and in little memory, and no secret is logged.
+// terminator is a buffer that sends this process SIGTERM when something is written to it.
+type terminator struct{ bytes.Buffer }
+
+func (b *terminator) Write(p []byte) (int, error) {
+	self, _ := os.FindProcess(os.Getpid())
+	self.Signal(syscall.SIGTERM)
+	return b.Buffer.Write(p)
+}
+
+// FuzzLogout checks what must hold whatever Ory and the browser send: without the flow's token, no prefetch and no request of
+// another site or of a service worker is redirected, a redirect leads to / or where Ory says, in time and in little memory,
+// and no secret is logged.
 func FuzzLogout(f *testing.F) {
 	const click = "Cookie: SECRET-COOKIE=SECRET-COOKIE"
-	good := rawJSON(200, flowJSON(logoutURL))
-	for _, a := range answers {
-		f.Add(a.raw, a.hangs, "", click)
+	const worker, otherSite = click + "\r\nSec-Fetch-Dest: empty", click + "\r\nSec-Fetch-Site: cross-site"
+	good := rawJSON(200, flowJSON(flowURL))
+	for _, answer := range oryAnswers {
+		f.Add(answer.raw, answer.hangs, "", click)
+		f.Add(answer.raw, answer.hangs, "logout_token=SECRET-TOKEN", worker)
 	}
+	f.Add(rawJSON(200, tokenless), false, "logout_token=", worker)
 	f.Add(rawJSON(400, refusal("https://evil.example")), false, "return_to=https%3A%2F%2Fevil.example", click)
 	f.Add(good+"more than it announced: SECRET-TOKEN", false, "return_to=%0d%0a;&&=", click)
 	f.Add(rawJSON(200, costlyJSON(128<<10)), true, "", click)
-	f.Add(good, false, "logout_confirm=c", click+"; logout_confirm=c\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Dest: empty")
-	f.Add(good, false, "logout_confirm=c", click+"; logout_confirm=c\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-User: ?1")
-	f.Add(good, false, "", click+"\r\nSec-Fetch-Site: none\r\nSec-Fetch-User: ?1\r\nService-Worker-Navigation-Preload: true\r\nPurpose: prefetch")
+	f.Add(good, false, "logout_token=SECRET-TOKEN&return_to=http%3A%2F%2Fapp.example", otherSite)
+	f.Add(good, false, "logout_token=SECRET-TOKEN", click+"\r\nService-Worker-Navigation-Preload: true\r\nPurpose: prefetch")
 	ownWords := regexp.MustCompile(`(?i)reason|message|id|location`) // of Ory, which are logged, token and all if they hold one
 	f.Fuzz(func(t *testing.T, raw string, hangs bool, query, header string) {
 		// Nothing that the fuzzer can have put elsewhere. The length stays, for the sake of Content-Length.
-		cookie, token := rand.Text(), rand.Text()[:len("SECRET-TOKEN")]
-		raw, header = strings.ReplaceAll(raw, "SECRET-TOKEN", token), strings.ReplaceAll(header, "SECRET-COOKIE", cookie)
+		cookie := rand.Text()
+		token := rand.Text()[:len("SECRET-TOKEN")]
+		header = strings.ReplaceAll(header, "SECRET-COOKIE", cookie)
+		query = strings.ReplaceAll(query, "SECRET-TOKEN", token)
+		raw = strings.ReplaceAll(raw, "SECRET-TOKEN", token)
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET /logout?" + query + " HTTP/1.1\r\n" + header + "\r\n\r\n")))
 		if err != nil {
 			t.Skip()
@@ -715,9 +747,11 @@ func FuzzLogout(f *testing.F) {
 			asked := 0
 			app := newApp(t, func(w http.ResponseWriter, r *http.Request) {
 				asked++
-				answer{raw: raw, hangs: hangs}.ServeHTTP(w, r)
+				oryAnswer{raw: raw, hangs: hangs}.ServeHTTP(w, r)
 			})
-			start, allocated, w := time.Now(), totalAlloc(), httptest.NewRecorder()
+			start := time.Now()
+			allocated := totalAlloc()
+			w := httptest.NewRecorder()
 			app.routes().ServeHTTP(w, r)
 			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("got an answer after %v", took)
@@ -725,23 +759,24 @@ func FuzzLogout(f *testing.F) {
 			if got, limit := totalAlloc()-allocated, uint64(64<<20); got > limit {
 				t.Errorf("got %d bytes allocated, want at most %d", got, limit)
 			}
+
+			prefetch := r.Header["Purpose"] != nil || r.Header["Sec-Purpose"] != nil
 			byWorker := r.Header.Get("Sec-Fetch-Dest") == "empty" || r.Header["Service-Worker-Navigation-Preload"] != nil
-			isRefused := r.Header.Get("Sec-Fetch-Site") == "cross-site" || byWorker && r.FormValue("logout_confirm") == ""
-			switch location := w.Header().Get("Location"); {
-			case w.Code != 303 && w.Code != 403, isRefused && w.Code != 403, w.Code == 403 && asked > 0:
-				t.Errorf("got %d, and Ory asked %d times", w.Code, asked)
-			case location != "" && location != "/":
-				var flow struct{ Logout_URL string }
+			needsToken := r.Header.Get("Sec-Fetch-Site") == "cross-site" || byWorker
+			location := w.Header().Get("Location")
+			switch {
+			case w.Code != 303 && w.Code != 403, prefetch && (w.Code != 403 || asked > 0), needsToken && location == "/":
+				t.Errorf("got %d, Location %q, and Ory asked %d times", w.Code, location, asked)
+			case w.Code == 303 && location != "/":
 				transportOf(app).CloseIdleConnections() // They may be asked, but do not answer twice.
-				resp, err := app.ory.GetConfig().HTTPClient.Get("http://ory.example")
-				if err == nil {
-					err = json.NewDecoder(resp.Body).Decode(&flow)
-					resp.Body.Close()
-				}
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				flow, _, err := app.ory.FrontendAPI.CreateBrowserLogoutFlow(ctx).Execute()
 				want := httptest.NewRecorder()
-				http.Redirect(want, r, flow.Logout_URL, http.StatusSeeOther)
-				if want := want.Header().Get("Location"); err != nil || resp.StatusCode >= 300 || location != want {
-					t.Errorf("got Location %q, want %q (%v, %v)", location, want, resp, err)
+				http.Redirect(want, r, flow.GetLogoutUrl(), http.StatusSeeOther)
+				isConfirmed := flow.GetLogoutToken() != "" && flow.GetLogoutToken() == r.FormValue("logout_token")
+				if want := want.Header().Get("Location"); err != nil || location != want || needsToken && !isConfirmed {
+					t.Errorf("got Location %q, want %q, confirmed %t (%v)", location, want, isConfirmed, err)
 				}
 			}
 		})
@@ -754,22 +789,15 @@ func FuzzLogout(f *testing.F) {
 // BenchmarkLogout compares the app with a bare reverse proxy, which is what one hop to Ory costs at least, and with Ory's
 // sample, in front of the same Ory.
 func BenchmarkLogout(b *testing.B) {
-	servers := []struct {
-		name    string
-		handler func(oryURL string) http.Handler
-	}{
-		{"app", func(oryURL string) http.Handler { return (&App{ory: newOryClient(oryURL)}).routes() }},
-		{"proxy", proxyHandler},
-		{"sample", sampleHandler},
-	}
+	appHandler := func(oryURL string) http.Handler { return (&App{ory: newOryClient(oryURL)}).routes() }
 	for _, delay := range []time.Duration{0, 5 * time.Millisecond} { // of Ory's answers
 		for _, clients := range []int{1, 16, 256} {
-			for _, server := range servers {
+			for _, server := range []struct {
+				name    string
+				handler func(oryURL string) http.Handler
+			}{{"app", appHandler}, {"proxy", proxyHandler}, {"sample", sampleHandler}} {
 				b.Run(fmt.Sprintf("delay=%v/clients=%d/server=%s", delay, clients, server.name), func(b *testing.B) {
-					fake := startOry(b, func(w http.ResponseWriter, r *http.Request) {
-						time.Sleep(delay)
-						kratos(w, r)
-					})
+					fake := startOry(b, after(delay, fakeKratos))
 					srv := httptest.NewServer(server.handler(fake.URL))
 					defer srv.Close()
 					load(b, srv, clients, 2*clients) // opens the connections
@@ -800,11 +828,7 @@ func proxyHandler(oryURL string) http.Handler {
 	target, _ := url.Parse(oryURL)
 	return &httputil.ReverseProxy{
 		Transport: &http.Transport{MaxIdleConnsPerHost: 1 << 20},
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			r.Out.URL.Path = "/self-service/logout/browser"
-			r.Out.Header.Set("Accept", "application/json")
-		},
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
 	}
 }
 
@@ -821,7 +845,8 @@ func load(b *testing.B, srv *httptest.Server, clients, n int) {
 			return
 		}
 		defer conn.Close()
-		for answers := bufio.NewReader(conn); left.Add(-1) >= 0; {
+		answers := bufio.NewReader(conn)
+		for left.Add(-1) >= 0 {
 			io.WriteString(conn, "GET /logout HTTP/1.1\r\nHost: localhost\r\nCookie: "+sessionCookie+"\r\n\r\n")
 			resp, err := http.ReadResponse(answers, nil)
 			if err != nil || resp.Header.Get("Location") == "/" || resp.StatusCode > 303 {
@@ -854,7 +879,7 @@ func program(t *testing.T, env ...string) *exec.Cmd {
 }
 
 // startProgram starts the app's main on a free port.
-func startProgram(t *testing.T, env ...string) (cmd *exec.Cmd, appURL, oryURL string) {
+func startProgram(t *testing.T, env ...string) (cmd *exec.Cmd, appURL string) {
 	t.Helper()
 	cmd = program(t, append(env, "PORT=0")...)
 	stderr, _ := cmd.StderrPipe()
@@ -862,21 +887,40 @@ func startProgram(t *testing.T, env ...string) (cmd *exec.Cmd, appURL, oryURL st
 		t.Fatal(err)
 	}
 	line, _ := bufio.NewReader(stderr).ReadString('\n')
-	found := regexp.MustCompile(` level=INFO msg=listening url=(http://localhost:\d+) ory=(\S+)\n`).FindStringSubmatch(line)
+	found := regexp.MustCompile(` level=INFO msg=listening url=(http://localhost:\d+) `).FindStringSubmatch(line)
 	if found == nil {
 		t.Fatalf("got log %q", line)
 	}
-	return cmd, found[1], found[2]
+	return cmd, found[1]
 }
 
-// get asks app, and returns its answer, a redirect included.
-func get(app *App, target string, header http.Header) *httptest.ResponseRecorder {
-	r := httptest.NewRequest("GET", target, nil)
-	r.Header = header.Clone()
+// get asks app, and returns its answer, a redirect included. It checks what holds for every answer.
+func get(t *testing.T, app *App, target string, header http.Header) *httptest.ResponseRecorder {
+	t.Helper()
 	w := httptest.NewRecorder()
 	w.Header().Set("Content-Security-Policy", "default-src 'self'") // of the app that logout.go was copied into
-	app.routes().ServeHTTP(w, r)
+	app.routes().ServeHTTP(w, newRequest(t.Context(), target, header))
+	checkHeader(t, w, "Cache-Control", "no-store")
+	checkHeader(t, w, "Set-Cookie", "")
+	if strings.HasPrefix(target, "/logout") && !isPrefetch(header) {
+		checkHeader(t, w, "Clear-Site-Data", `"prefetchCache", "prerenderCache"`)
+	} else {
+		checkHeader(t, w, "Clear-Site-Data", "") // With each hover over Logout, it would throw away what was prefetched.
+	}
 	return w
+}
+
+// leave asks app as a browser that goes away after a second.
+func leave(t *testing.T, app *App, target string) {
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Second, cancel)
+	app.routes().ServeHTTP(httptest.NewRecorder(), newRequest(ctx, target, user))
+}
+
+func newRequest(ctx context.Context, target string, header http.Header) *http.Request {
+	r := httptest.NewRequestWithContext(ctx, "GET", target, nil)
+	r.Header = header.Clone()
+	return r
 }
 
 // location returns where a click on Logout leads in the program at appURL, or "" if there is no answer.
@@ -891,11 +935,17 @@ func location(appURL string) string {
 	return resp.Header.Get("Location")
 }
 
+// check checks the value that is called what.
+func check[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("got %s %v, want %v", what, got, want)
+	}
+}
+
 func checkHeader(t *testing.T, resp *httptest.ResponseRecorder, key, want string) {
 	t.Helper()
-	if got := resp.Header().Get(key); got != want {
-		t.Errorf("got %s %q, want %q", key, got, want)
-	}
+	check(t, key, resp.Header().Get(key), want)
 }
 
 // bubble runs a test in a bubble of testing/synctest.
@@ -912,14 +962,10 @@ func atOnce(n int, f func()) {
 	wg.Wait()
 }
 
-// newApp returns the app in front of an Ory in memory.
-func newApp(t *testing.T, answer http.HandlerFunc) *App {
-	return newAppOf(t, &http.Server{Handler: answer})
-}
-
-func newAppOf(t *testing.T, fake *http.Server) *App {
-	app := &App{ory: newOryClient("http://ory.example/")}
-	transportOf(app).DialContext = serveInMemory(t, fake)
+// newApp returns the app in front of an Ory in memory. The two slashes at the end of Ory's URL are not too many.
+func newApp(t *testing.T, ory http.HandlerFunc) *App {
+	app := &App{ory: newOryClient("http://ory.example//")}
+	transportOf(app).DialContext = serveInMemory(t, &http.Server{Handler: ory})
 	t.Cleanup(transportOf(app).CloseIdleConnections)
 	return app
 }
@@ -975,32 +1021,36 @@ func reply(status int, body string) http.HandlerFunc {
 	}
 }
 
-// kratos answers as Kratos does: 401 without a session, 400 for a return_to that it does not allow.
-func kratos(w http.ResponseWriter, r *http.Request) {
-	switch returnTo := r.FormValue("return_to"); {
+// fakeKratos answers as Kratos does: 401 without a session, 400 for a return_to that it does not allow.
+func fakeKratos(w http.ResponseWriter, r *http.Request) {
+	returnTo := r.FormValue("return_to")
+	switch {
 	case !strings.Contains(r.Header.Get("Cookie"), sessionCookie):
 		reply(401, noSession)(w, r)
 	case returnTo != "" && !strings.HasPrefix(returnTo, "http://app.example"):
 		reply(400, refusal(returnTo))(w, r)
 	default:
-		reply(200, flowJSON(logoutURL))(w, r)
+		reply(200, flowJSON(flowURL))(w, r)
 	}
 }
 
-// byReturnTo returns a handler that answers requests with and without a return_to differently.
-func byReturnTo(with, without http.HandlerFunc) http.HandlerFunc {
+// after returns a handler that waits before h answers.
+func after(wait time.Duration, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if r.FormValue("return_to") != "" {
-			with(w, r)
-		} else {
-			without(w, r)
-		}
+		time.Sleep(wait)
+		h(w, r)
 	}
 }
 
-func flowJSON(logoutURL string) string {
-	return `{"logout_token":"SECRET-TOKEN","logout_url":"` + logoutURL + `"}`
-}
+func flowJSON(url string) string { return `{"logout_token":"SECRET-TOKEN","logout_url":"` + url + `"}` }
+
+// padded returns s with spaces after it, size bytes in all.
+func padded(s string, size int) string { return s + strings.Repeat(" ", size-len(s)) }
+
+const (
+	noSession = `{"error":{"id":"session_inactive","code":401,"status":"Unauthorized","reason":"No active session was found in this request."}}`
+	tokenless = `{"logout_token":"","logout_url":"http://ory.example"}`
+)
 
 // costlyJSON returns a flow of size bytes that takes many times as much memory to decode.
 func costlyJSON(size int) string {
@@ -1008,22 +1058,21 @@ func costlyJSON(size int) string {
 	return head + strings.Repeat(",{}", (size-len(head+tail))/3) + tail
 }
 
-const noSession = `{"error":{"id":"session_inactive","code":401,"status":"Unauthorized","reason":"No active session was found in this request.","message":"request does not have a valid authentication session"}}`
-
 // refusal quotes returnTo, as Kratos does.
 func refusal(returnTo string) string {
-	reason, _ := json.Marshal(fmt.Sprintf("Requested return_to URL %q is not allowed.", returnTo))
-	return `{"error":{"id":"self_service_flow_return_to_forbidden","code":400,"status":"Bad Request","reason":` + string(reason) + `,"message":"The request was malformed or contained invalid parameters"}}`
+	return fmt.Sprintf(`{"error":{"id":"self_service_flow_return_to_forbidden","reason":%q}}`, "Requested return_to "+returnTo+" is not allowed.")
 }
 
-func raw(status int, contentType, body string) string {
-	return fmt.Sprintf("HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
-		status, http.StatusText(status), contentType, len(body), body)
+// raw returns an answer as it goes over the connection. header is one line.
+func raw(status int, header, body string) string {
+	return fmt.Sprintf("HTTP/1.1 %d %s\r\n%s\r\nContent-Length: %d\r\n\r\n%s", status, http.StatusText(status), header, len(body), body)
 }
 
-func rawJSON(status int, body string) string { return raw(status, "application/json", body) }
+func rawJSON(status int, body string) string {
+	return raw(status, "Content-Type: application/json", body)
+}
 
-func (a answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (a oryAnswer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn, _, _ := http.NewResponseController(w).Hijack()
 	defer conn.Close()
 	io.Copy(conn, struct{ io.Reader }{strings.NewReader(a.raw)}) // in pieces, as the struct hides WriteTo

@@ -45,10 +45,10 @@ func main() {
 func run() error {
 	oryURL := cmp.Or(os.Getenv("ORY_SDK_URL"), "http://localhost:4000")
 	// Paths are appended to it, and browsers are sent there.
-	if origin(oryURL) == "" || strings.ContainsAny(oryURL, "?#@ ") {
+	if !isHTTPURL(oryURL) || strings.ContainsAny(oryURL, "?#@ ") {
 		return errors.New("ORY_SDK_URL is not an absolute http or https URL without user, query and fragment: set it to Ory's public URL, like http://localhost:4000")
 	}
-	// The signals are caught before anyone can see that the server is up.
+	// A signal that comes as soon as the server can be reached must not be lost.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
 
@@ -64,7 +64,8 @@ func run() error {
 
 // serve serves h on ln until the end of ctx. Requests that are under way then may take 10 seconds more.
 func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
-	srv, failed := newServer(h), make(chan error, 1)
+	srv := newServer(h)
+	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
 	select {
 	case err := <-failed:
@@ -91,14 +92,15 @@ func (app *App) routes() http.Handler {
 	return mux
 }
 
-// newServer returns a server for h. Its WriteTimeout, which starts when the header is read, leaves Ory the time it may take.
+// newServer returns a server for h.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:        h,
+		Handler: h,
+		// net/http waits until ReadTimeout for a body that the header announces, before it sends the answer.
 		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   10 * time.Second,
-		IdleTimeout:    2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, // With the default, 1 MiB, the page of a 403 may take several MiB.
+		WriteTimeout:   15 * time.Second,
+		IdleTimeout:    11 * time.Minute, // Google's load balancer keeps its connections for 10 minutes.
+		MaxHeaderBytes: 64 << 10,         // With the default, 1 MiB, the page of a 403 may take several MiB.
 		ErrorLog:       slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
 	}
 }
@@ -118,21 +120,23 @@ var homePage = template.Must(template.New("").Parse(logoutPageHead + `<title>Ory
 func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Security-Policy", "frame-ancestors 'none'") // In a frame, another site could have Logout clicked.
-	page := struct{ State, Text, Link, Href string }{"You are signed in.", "", "Logout", "/logout"}
-	oryURL := app.ory.GetConfig().Servers[0].URL
+	page := struct{ State, Text, Link, Href string }{State: "You are signed in.", Link: "Logout", Href: "/logout"}
 
 	// With the 3 seconds of a logout, the user sees this page within 5 seconds of a click, even if Ory hangs.
 	ctx, cancel := context.WithTimeout(r.Context(), 1500*time.Millisecond)
 	defer cancel()
-	switch logoutURL, err := app.logoutURL(ctx, r, ""); {
+	flow, err := app.logoutFlow(ctx, r, "")
+	switch {
 	case err != nil:
-		if r.Context().Err() != context.Canceled {
+		if !errors.Is(r.Context().Err(), context.Canceled) {
 			slog.ErrorContext(ctx, "session unknown", "err", err)
 		}
 		page.State = "You may be signed in."
-		page.Text = "Ory at " + oryURL + " could not tell. After a click on Logout you may still be signed in."
-	case logoutURL == "":
-		page.State, page.Link, page.Href = "You are signed out.", "Sign in", oryURL+"/self-service/login/browser"
+		page.Text = "Ory could not tell. If you clicked Logout, you may still be signed in."
+	case flow.LogoutUrl == "":
+		page.State = "You are signed out."
+		page.Link = "Sign in"
+		page.Href = app.ory.GetConfig().Servers[0].URL + "/self-service/login/browser"
 	}
 	homePage.Execute(w, page)
 }
