@@ -22,9 +22,9 @@ import (
 )
 
 // logoutHandler answers GET with 303 to the URL where Ory signs the user out, or to / if nobody is signed in or Ory gives
-// no such URL within 3 seconds. If neither the browser nor Ory's logout token in the query vouches for the request, it
-// answers 403 and a page that asks the user. In the end Ory sends the browser to the URL in the query's return_to, if Ory
-// allows it. https://www.ory.com/docs/kratos/self-service/flows/user-logout
+// no such URL within 3 seconds. Where the browser does not vouch for the request, it answers 403 and a page that asks the
+// user, whose link comes back with Ory's logout token. In the end Ory sends the browser to the URL in the query's return_to,
+// if allowed. https://www.ory.com/docs/kratos/self-service/flows/user-logout
 func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method != http.MethodGet { // The pattern "GET /logout" matches HEAD too.
@@ -36,14 +36,14 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 		askUser(w, r, "")
 		return
 	}
-	// After the logout, Chromium would show pages that it has fetched in advance, and they would say "signed in".
+	// Else Chromium would show, after the logout, pages that it fetched in advance, and they would say "signed in".
 	w.Header().Set("Clear-Site-Data", `"prefetchCache", "prerenderCache"`)
 
 	vouched := browserVouches(r.Header)
 	token := r.URL.Query().Get("logout_token")
 	returnTo := r.URL.Query().Get("return_to")
 	if !vouched && token == "" {
-		returnTo = "" // The answer is the page. If Ory refuses return_to, that is not worth a second question and a warning.
+		returnTo = "" // The answer will be the page. Should Ory refuse return_to, it would be asked twice for nothing.
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 	defer cancel()
@@ -56,7 +56,7 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 		slog.ErrorContext(ctx, "logout failed", "err", err)
 	}
 
-	// The token belongs to the session, and no other site can read it. Without a session there is none: "" proves nothing.
+	// The token belongs to the session, and no other site can read it. An empty one proves nothing: it is that of no session.
 	confirmed := token != "" && token == flow.LogoutToken
 	if !vouched && !confirmed {
 		askUser(w, r, flow.LogoutToken)
@@ -74,18 +74,18 @@ func isPrefetch(h http.Header) bool {
 // browserVouches reports whether the browser says, in h, that a page of this site led to the request and that the user sees
 // the answer. The session cookie says neither: it also comes with other sites' links. https://www.w3.org/TR/fetch-metadata/
 func browserVouches(h http.Header) bool {
-	// "none" is a typed URL, but also, with some browsers, the Back button and a reload of what another site led to.
-	// Without the header we trust, since old browsers never send it, and on plain http (but for localhost) no browser does.
+	// "none", as of a typed URL, does not count: reloads and the Back button bring it too, for what another site led to.
+	// No header does count: old browsers send none, and on plain http (but for localhost) no browser does.
 	site := h.Get("Sec-Fetch-Site")
 	sameSite := site == "same-origin" || site == "same-site" || site == ""
 
-	// Images, frames and the like load without a click. "empty" is what a script or a service worker fetches: behind a
-	// worker, Firefox and WebKit call every request same-origin, whoever began it.
+	// Images, frames and the like load without a click. "empty" is a fetch by a script or a service worker: behind a worker,
+	// Firefox and WebKit call every request same-origin, whoever began it.
 	dest := h.Get("Sec-Fetch-Dest")
 	seen := dest == "document" || dest == ""
 
-	// With navigation preload, a worker stands between as well, but the destination is "document". Apps choose the value
-	// of this header: the empty one counts too.
+	// With navigation preload, a worker stands between too, but the destination is "document". The app's script chooses the
+	// header's value, which may be empty.
 	preload := h["Service-Worker-Navigation-Preload"] != nil
 
 	return sameSite && seen && !preload
@@ -110,10 +110,10 @@ func askUser(w http.ResponseWriter, r *http.Request, token string) {
 	if r.Header.Get("HX-Request") != "" {
 		w.Header().Set("HX-Redirect", r.RequestURI) // htmx 1 and 2 do not show a 403, but do go where this says.
 	}
-	// In a frame, another site could have the link clicked. Any policy that the app has set goes, as it may forbid the style.
+	// In a frame, another site could have the link clicked. A policy of the app's is replaced, as it may forbid the style.
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(http.StatusForbidden) // What is no error, Chromium and some routers keep from a prefetch, and use for the click.
+	w.WriteHeader(http.StatusForbidden) // Chromium and some routers use the answer to a prefetch for the click, but not an error.
 	askPage.Execute(w, "?"+query.Encode())
 }
 
@@ -129,24 +129,23 @@ func (app *App) logoutFlow(ctx context.Context, r *http.Request, returnTo string
 		request = request.ReturnTo(returnTo)
 	}
 	flow, resp, err := request.Execute()
-	if err != nil || !isHTTPURL(flow.GetLogoutUrl()) { // The getter takes nil, which the flow is if Ory answers null.
-		return ory.LogoutFlow{}, logoutError(resp, err)
+	if err == nil && isHTTPURL(flow.GetLogoutUrl()) { // The flow is nil if Ory answers null; then the getter returns "".
+		return *flow, nil
 	}
-	return *flow, nil
+	return ory.LogoutFlow{}, logoutError(resp, err)
 }
 
-// logoutError returns why Ory gave no logout flow, or nil if that is because nobody is signed in. Its text may be logged: it
-// has 200 bytes at the most, and nothing secret in it but what Ory's own words quote.
+// logoutError returns why Ory gave no logout flow, or nil if nobody is signed in. Its text may be logged: it has 200 bytes at
+// the most, and nothing secret in it, unless Ory's own words quote something.
 func logoutError(resp *http.Response, err error) error {
-	why := "no usable answer"
+	why := "no usable answer" // in place of the text of an error that may quote a URL, a header or a body
 	var urlErr *url.Error
 	if errors.As(err, &urlErr) {
-		err = urlErr.Err // The text of the url.Error itself quotes the URL.
+		err = urlErr.Err
 		if !isHTTPURL(urlErr.URL) {
 			why = "the URL of Ory is not an absolute http or https URL"
 		}
 	}
-	// The text of any other error may quote a URL, a header or the body.
 	var netErr net.Error
 	var certErr *tls.CertificateVerificationError
 	if errors.As(err, &netErr) || errors.As(err, &certErr) || errors.Is(err, http.ErrSchemeMismatch) ||
@@ -164,7 +163,7 @@ func logoutError(resp *http.Response, err error) error {
 			return nil
 		case resp.StatusCode/100 == 3 && location != nil: // Most likely, the app has a wrong URL of Ory.
 			why = "redirect to " + origin(location.String())
-		case resp.Request.URL.Query().Has("return_to"): // Ory's reason would quote return_to, which may hold a secret.
+		case resp.Request.URL.Query().Has("return_to"): // Ory's reason would quote it, secrets and all.
 			why = cmp.Or(body.Error.ID, why)
 		default:
 			why = cmp.Or(body.Error.Reason, body.Error.Message, why)
@@ -190,8 +189,6 @@ func origin(s string) string {
 	return s[:min(len(s), 200)]
 }
 
-const maxOryAnswer = 128 << 10 // bytes of a header, and of a body. Ory sends a few KB.
-
 // newOryClient returns the client of an App. baseURL is Ory's public URL.
 func newOryClient(baseURL string) *ory.APIClient {
 	var http1 http.Protocols // Over HTTP/2, nginx and HAProxy drop all users' requests when one user's cookies are too large.
@@ -199,9 +196,9 @@ func newOryClient(baseURL string) *ory.APIClient {
 	transport := &http.Transport{
 		Protocols:              &http1,
 		Proxy:                  http.ProxyFromEnvironment,
-		TLSHandshakeTimeout:    3 * time.Second, // A handshake goes on when its request is given up.
-		MaxResponseHeaderBytes: maxOryAnswer,
-		MaxIdleConnsPerHost:    1 << 20, // With the default, 2, most logouts of a busy app open a connection.
+		TLSHandshakeTimeout:    3 * time.Second, // A handshake goes on when the browser that waited for it has left.
+		MaxResponseHeaderBytes: 128 << 10,       // Ory sends a few KB. RoundTrip limits the body to the same.
+		MaxIdleConnsPerHost:    1 << 20,         // With the default, 2, most logouts of a busy app open a connection.
 		IdleConnTimeout:        90 * time.Second,
 	}
 	cfg := ory.NewConfiguration()
@@ -218,18 +215,16 @@ type oryTransport struct{ *http.Transport }
 
 func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.Transport.RoundTrip(r)
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			// If one connection is dead, so may be the idle ones, and each would fail a logout. This also ends the attempts
-			// to connect that no request waits for any more.
-			t.CloseIdleConnections()
-		}
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusSwitchingProtocols {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		// If one connection is dead, so may be the idle ones, and each would fail a logout. This also ends the attempts to
+		// connect that no request waits for any more.
+		t.CloseIdleConnections()
+	case err == nil && resp.StatusCode == http.StatusSwitchingProtocols:
 		resp.Body.Close() // It is the connection, and no context ends a read from that.
 		resp.Body = http.NoBody
+	case err == nil:
+		resp.Body = http.MaxBytesReader(nil, resp.Body, t.MaxResponseHeaderBytes)
 	}
-	resp.Body = http.MaxBytesReader(nil, resp.Body, maxOryAnswer)
-	return resp, nil
+	return resp, err
 }

@@ -95,11 +95,10 @@ func (app *App) routes() http.Handler {
 // newServer returns a server for h.
 func newServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h,
-		// net/http waits until ReadTimeout for a body that the header announces, before it sends the answer.
+		Handler:        h,
 		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   15 * time.Second,
-		IdleTimeout:    11 * time.Minute, // Google's load balancer keeps its connections for 10 minutes.
+		WriteTimeout:   15 * time.Second, // net/http spends all of ReadTimeout on a body that never comes, and then answers.
+		IdleTimeout:    11 * time.Minute, // Google's load balancer keeps its connections for 10, and answers 502 if the app does not.
 		MaxHeaderBytes: 64 << 10,         // With the default, 1 MiB, the page of a 403 may take several MiB.
 		ErrorLog:       slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
 	}
