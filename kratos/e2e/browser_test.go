@@ -21,9 +21,8 @@ import (
 type browser interface {
 	open(url string) error          // as if it were typed
 	eval(js string) (string, error) // js is an expression that gives a string
-	point(x, y int) error           // with the mouse
-	click(x, y int) error
-	press(keys string) error // \t and \r are Tab and Enter
+	mouse(x, y, clicks int) error   // moves it there, and clicks that many times
+	press(keys string) error        // \t and \r are Tab and Enter
 	back() error
 	reload() error
 	resize(width, height int) error
@@ -35,7 +34,7 @@ type browser interface {
 // engines start browsers, which end with the test. They skip the test where they lack a program, but fail it in CI.
 var engines = []struct {
 	name  string
-	start func(t *testing.T, dark bool) browser
+	start func(t *testing.T, colors string) browser // light or dark
 }{
 	{"chromium", startChromium},
 	{"firefox", startFirefox},
@@ -78,13 +77,12 @@ type params map[string]any // of a command
 // https://w3c.github.io/webdriver/#actions
 type webDriverInput func(actions []any) error
 
-func (perform webDriverInput) point(x, y int) error {
-	return perform([]any{mouse(params{"type": "pointerMove", "x": x, "y": y})})
-}
-
-func (perform webDriverInput) click(x, y int) error {
-	return perform([]any{mouse(params{"type": "pointerMove", "x": x, "y": y},
-		params{"type": "pointerDown", "button": 0}, params{"type": "pointerUp", "button": 0})})
+func (perform webDriverInput) mouse(x, y, clicks int) error {
+	actions := []any{params{"type": "pointerMove", "x": x, "y": y}}
+	for range clicks {
+		actions = append(actions, params{"type": "pointerDown", "button": 0}, params{"type": "pointerUp", "button": 0})
+	}
+	return perform([]any{params{"type": "pointer", "id": "mouse", "parameters": params{"pointerType": "mouse"}, "actions": actions}})
 }
 
 func (perform webDriverInput) press(keys string) error {
@@ -92,24 +90,16 @@ func (perform webDriverInput) press(keys string) error {
 	for _, key := range strings.NewReplacer("\t", "\uE004", "\r", "\uE007").Replace(keys) {
 		actions = append(actions, params{"type": "keyDown", "value": string(key)}, params{"type": "keyUp", "value": string(key)})
 	}
-	return perform([]any{keyboard(actions...)})
-}
-
-func mouse(actions ...any) any {
-	return params{"type": "pointer", "id": "mouse", "parameters": params{"pointerType": "mouse"}, "actions": actions}
-}
-
-func keyboard(actions ...any) any {
-	return params{"type": "key", "id": "keyboard", "actions": actions}
+	return perform([]any{params{"type": "key", "id": "keyboard", "actions": actions}})
 }
 
 func TestBrowser(t *testing.T) {
 	for _, engine := range engines {
 		t.Run(engine.name, func(t *testing.T) {
 			t.Parallel()
-			b := engine.start(t, false)
-			t.Run("pages", func(t *testing.T) { testPages(t, engine.name, b, false) })
-			t.Run("dark pages", func(t *testing.T) { testPages(t, engine.name, engine.start(t, true), true) })
+			b := engine.start(t, "light")
+			t.Run("pages", func(t *testing.T) { testPages(t, engine.name, b, "light") })
+			t.Run("dark pages", func(t *testing.T) { testPages(t, engine.name, engine.start(t, "dark"), "dark") })
 			t.Run("frames", func(t *testing.T) { testFrames(t, b) })
 			t.Run("app", func(t *testing.T) { testRows(t, engine.name, b, proxy) })
 			if engine.name == "chromium" { // One engine is enough to see what the app is for.
@@ -119,14 +109,13 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
-// user is a user with a tab of a browser, on an app of the user's own.
+// user is a user with a tab of a browser, and an origin where no other user is.
 type user struct {
 	t *testing.T
 	browser
-	*app
-	route   http.Handler // of /logout
-	session string       // Kratos's session cookie, as a Cookie header has it
-	lands   string       // where a logout leads
+	*origin
+	session string // Kratos's session cookie, as a Cookie header has it
+	lands   string // where a logout leads
 }
 
 // newUser signs a user in without the browser, and gives the browser the cookie. It shows the home page.
@@ -142,25 +131,24 @@ func newUser(t *testing.T, b browser, route http.Handler) *user {
 			}
 		}
 	})
-	u := &user{t, b, nil, route, newSession(t, shared, demo.Email).session(), appURL + "/"}
-	u.openApp("http")
+	session := newSession(t, shared, demo.Email).session()
+	u := &user{t: t, browser: b, session: session, lands: landing.url + "/"}
+	u.openHome(newOrigin("http", route))
 	return u
 }
 
 // signingIn is for one user at a time: Kratos fails some sign-ins that write to SQLite at once.
 var signingIn sync.Mutex
 
-// openApp opens an app on a new origin, where a browser knows no service worker.
-func (u *user) openApp(scheme string) {
+// openHome has the user use the app at o, and opens its home page. Of a new origin, no browser knows a service worker.
+func (u *user) openHome(o *origin) {
 	u.t.Helper()
-	u.app = newApp(scheme, u.route)
-	// All ports of localhost share their cookies, and a user before may have left a secret.
-	u.open(u.url + "/page?redirect=/&cookie=" + url.QueryEscape(u.session+"; Path=/; HttpOnly; SameSite=Lax") +
-		"&cookie=" + url.QueryEscape("logout_confirm=; Path=/; Max-Age=0"))
+	u.origin = o
+	u.open(u.url + "/page?redirect=/&cookie=" + url.QueryEscape(u.session+"; Path=/; HttpOnly; SameSite=Lax"))
 	u.waitFor(u.url+"/", signedIn)
 }
 
-func (u *user) check(err error) {
+func (u *user) must(err error) {
 	u.t.Helper()
 	if err != nil {
 		u.t.Fatal(err)
@@ -169,20 +157,20 @@ func (u *user) check(err error) {
 
 func (u *user) open(url string) {
 	u.t.Helper()
-	u.check(u.browser.open(url))
+	u.must(u.browser.open(url))
 }
 
 // openPage opens a page on a site, with LOGOUT in body being the app's logout URL.
 func (u *user) openPage(site, body string) {
 	u.t.Helper()
-	body = "<!doctype html><title>Page</title><body>" + strings.ReplaceAll(body, "LOGOUT", u.logout)
+	body = "<!doctype html><title>Page</title><body>" + strings.ReplaceAll(body, "LOGOUT", u.logoutURL)
 	u.open(site + "/page?body=" + url.QueryEscape(body))
 }
 
 func (u *user) eval(js string) string {
 	u.t.Helper()
 	value, err := u.browser.eval(js)
-	u.check(err)
+	u.must(err)
 	return value
 }
 
@@ -192,29 +180,27 @@ func (u *user) script(js string) {
 	u.eval(`(() => { setTimeout(() => {` + js + `}); return "" })()`)
 }
 
-// find returns where the first element is that selector selects.
-func (u *user) find(selector string) (x, y int) {
+// mouse moves the mouse to the first element that selector selects, and clicks that many times.
+func (u *user) mouse(selector string, clicks int) {
 	u.t.Helper()
-	const middle = `(() => {
+	const js = `(() => {
 		const box = document.querySelector(%q).getBoundingClientRect()
-		return JSON.stringify([Math.floor(box.x + box.width / 2), Math.floor(box.y + box.height / 2)])
+		return JSON.stringify({x: Math.floor(box.x + box.width / 2), y: Math.floor(box.y + box.height / 2)})
 	})()`
-	u.check(json.Unmarshal([]byte(u.eval(fmt.Sprintf(middle, selector))), &[]any{&x, &y}))
-	return x, y
+	answer := u.eval(fmt.Sprintf(js, selector))
+	var middle struct{ X, Y int }
+	u.must(json.Unmarshal([]byte(answer), &middle))
+	u.must(u.browser.mouse(middle.X, middle.Y, clicks))
 }
 
-func (u *user) click(selector string) {
-	u.t.Helper()
-	u.check(u.browser.click(u.find(selector)))
-}
+const firstLink = "a, button" // as a selector
 
-// clickLink clicks the first link or button.
 func (u *user) clickLink() {
 	u.t.Helper()
-	u.click("a, button")
+	u.mouse(firstLink, 1)
 }
 
-// otherTab waits for the tab that the user's has opened.
+// otherTab returns the user with the tab that the user's own tab has opened.
 func (u *user) otherTab() *user {
 	u.t.Helper()
 	other := *u
@@ -225,16 +211,32 @@ func (u *user) otherTab() *user {
 	return &other
 }
 
-// waitFor waits until the page at url, or at url with any query, shows text.
-func (u *user) waitFor(url, text string) {
+// get returns the answer to a request for path by a script of the page's.
+func (u *user) get(path string) string {
 	u.t.Helper()
-	retry(u.t, fmt.Sprintf("%s to say %q", url, text), func() error {
+	const js = `(request => { request.open("GET", %q, false); request.send(); return request.responseText })(new XMLHttpRequest())`
+	return u.eval(fmt.Sprintf(js, path))
+}
+
+// setSession sets the browser's session cookie, as if another tab had done that.
+func (u *user) setSession(cookie string) {
+	u.t.Helper()
+	u.get("/page?cookie=" + url.QueryEscape(cookie+"; Path=/; HttpOnly; SameSite=Lax"))
+}
+
+// waitFor waits until the page at address, or at address with a query, shows text.
+func (u *user) waitFor(address, text string) {
+	u.t.Helper()
+	retry(u.t, fmt.Sprintf("%s to say %q", address, text), func() error {
 		got, err := u.browser.eval(`document.readyState + " " + location.href + "\n" + document.body.innerText`)
-		after, ok := strings.CutPrefix(got, "complete "+url)
-		if err == nil && !(ok && strings.ContainsAny(after[:1], "?\n") && strings.Contains(after, text)) {
-			err = fmt.Errorf("got %s", got)
+		if err != nil {
+			return err
 		}
-		return err
+		loaded := strings.HasPrefix(got, "complete "+address+"\n") || strings.HasPrefix(got, "complete "+address+"?")
+		if !loaded || !strings.Contains(got, text) {
+			return fmt.Errorf("got %s", got)
+		}
+		return nil
 	})
 }
 
@@ -252,8 +254,8 @@ func (u *user) waitForTrue(js string) {
 // waitForAnswer waits until the last answer to a request for /logout has status.
 func (u *user) waitForAnswer(status int64) {
 	u.t.Helper()
-	retry(u.t, "an answer of "+u.logout, func() error {
-		if got := u.status.Load(); got != status {
+	retry(u.t, "an answer of "+u.logoutURL, func() error {
+		if got := u.lastStatus.Load(); got != status {
 			return fmt.Errorf("got status %d, want %d", got, status)
 		}
 		return nil
@@ -264,22 +266,19 @@ func (u *user) waitForAnswer(status int64) {
 func (u *user) waitForQuestion() {
 	u.t.Helper()
 	u.waitForAnswer(http.StatusForbidden)
-	u.waitFor(u.logout, "Do you want to sign out?")
+	u.waitFor(u.logoutURL, "Do you want to sign out?")
 }
 
 // checkSignedOut checks that a logout has done all it should.
 func (u *user) checkSignedOut() {
 	u.t.Helper()
 	u.waitFor(u.lands, signedOut)
+	if got := u.eval("location.href"); got != u.lands { // With an id in the query, it is the page of an error of Kratos's.
+		u.t.Errorf("landed on %s, want %s", got, u.lands)
+	}
 	checkWhoami(u.t, shared, u.session, http.StatusUnauthorized)
-	const cookie = `(() => {
-		const request = new XMLHttpRequest()
-		request.open("GET", "/cookie", false)
-		request.send()
-		return request.responseText
-	})()`
-	if got := u.eval(cookie); got != "" {
-		u.t.Errorf("got session cookie %q, want none", got)
+	if got := u.get("/cookies"); strings.Contains(got, sessionCookie) {
+		u.t.Errorf("got cookies %q, want no session", got)
 	}
 }
 

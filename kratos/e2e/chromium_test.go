@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -17,11 +18,11 @@ import (
 // chromium is driven by chromedp, over the Chrome DevTools Protocol.
 type chromium struct{ ctx context.Context }
 
-func startChromium(t *testing.T, dark bool) browser {
+func startChromium(t *testing.T, colors string) browser {
 	path := lookPath(t, "chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU,
 		chromedp.Flag("ignore-certificate-errors", true))
-	if dark {
+	if colors == "dark" {
 		options = append(options, chromedp.Flag("blink-settings", "preferredColorScheme=0"))
 	}
 	if os.Geteuid() == 0 {
@@ -57,12 +58,12 @@ func (c chromium) back() error                 { return c.do(chromedp.NavigateBa
 func (c chromium) reload() error               { return c.do(chromedp.Reload()) }
 func (c chromium) press(key string) error      { return c.do(chromedp.KeyEvent(key)) }
 
-func (c chromium) point(x, y int) error {
-	return c.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, float64(x), float64(y)))
-}
-
-func (c chromium) click(x, y int) error {
-	return c.do(chromedp.MouseClickXY(float64(x), float64(y)))
+func (c chromium) mouse(x, y, clicks int) error {
+	err := c.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, float64(x), float64(y)))
+	for i := 0; i < clicks && err == nil; i++ {
+		err = c.do(chromedp.MouseClickXY(float64(x), float64(y)))
+	}
+	return err
 }
 
 func (c chromium) resize(width, height int) error {
@@ -77,7 +78,8 @@ func (c chromium) other() (browser, error) {
 	for _, target := range targets {
 		if target.Type == "page" && target.TargetID != chromedp.FromContext(c.ctx).Target.TargetID {
 			ctx, _ := chromedp.NewContext(c.ctx, chromedp.WithTargetID(target.TargetID)) // ends with c's
-			return chromium{ctx}, chromedp.Do(ctx)
+			err := chromedp.Do(ctx)
+			return chromium{ctx}, err
 		}
 	}
 	return nil, errNoTab
@@ -93,17 +95,17 @@ func preloadSays(u *user, status string) func() error {
 	u.t.Helper()
 	ctx := u.browser.(chromium).ctx
 	_, err := chromedp.Call(ctx, preload.Enable, cdp.Empty{})
-	u.check(err)
+	u.must(err)
 	var said atomic.Bool
-	u.check(chromedp.Listen(ctx, func(event any) {
-		var got string
+	u.must(chromedp.Listen(ctx, func(event any) {
+		var got []string
 		switch event := event.(type) {
 		case *preload.EventPrefetchStatusUpdated:
-			got = string(event.PrefetchStatus)
+			got = []string{string(event.Status), string(event.PrefetchStatus)}
 		case *preload.EventPrerenderStatusUpdated:
-			got = string(event.PrerenderStatus)
+			got = []string{string(event.Status), string(event.PrerenderStatus)}
 		}
-		if got == status {
+		if slices.Contains(got, status) {
 			said.Store(true)
 		}
 	}))

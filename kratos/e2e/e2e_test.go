@@ -31,10 +31,10 @@ import (
 // and by scheme, not by port.
 var (
 	shared                            *demo.Stack
-	appURL                            string // where Kratos leads after a logout
+	landing                           *origin // where Kratos leads after a logout
 	sameSite, crossSite, crossSiteTLS string
-	proxy                             *httputil.ReverseProxy // to the app
-	interrupted                       context.Context        // ends when the tests are interrupted
+	proxy                             http.Handler    // to the app
+	interrupted                       context.Context // ends when the tests are interrupted, or hang
 )
 
 func TestMain(m *testing.M) {
@@ -43,8 +43,10 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // with the build of Kratos
+	defer cancel()
 	var stop context.CancelFunc
-	interrupted, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	interrupted, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	dir, err := os.MkdirTemp("", "ory-logout")
 	if err != nil {
@@ -71,13 +73,17 @@ func startShared(ctx context.Context) error {
 		return err
 	}
 	appPort := freePort()
-	proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
-	}}
-	app := newApp("http", proxy)
-	appURL, shared.AppPort = app.url, app.port
+	proxy = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
+		},
+		ErrorLog: log.New(io.Discard, "", 0), // Browsers go away, as after a double click.
+	}
+	landing = newOrigin("http", proxy)
+	shared.AppPort = landing.port
 	port := serve("http", http.HandlerFunc(pageHandler))
-	sameSite, crossSite = fmt.Sprintf("http://localhost:%d", port), fmt.Sprintf("http://127.0.0.1:%d", port)
+	sameSite = fmt.Sprintf("http://localhost:%d", port)
+	crossSite = fmt.Sprintf("http://127.0.0.1:%d", port)
 	crossSiteTLS = fmt.Sprintf("https://127.0.0.1:%d", serve("https", http.HandlerFunc(pageHandler)))
 	if err := startWithDatabase(ctx, shared); err != nil {
 		return err
@@ -85,37 +91,37 @@ func startShared(ctx context.Context) error {
 	return shared.StartApp(ctx, appPort)
 }
 
-// app is the app on an origin of its own.
-type app struct {
-	port        int
-	url, logout string       // of the home page, without a slash, and of /logout
-	status      atomic.Int64 // of the last answer of /logout, or 0 if there was none
+// origin is a scheme and a port of localhost, where the app is served with pages of the tests' beside it.
+type origin struct {
+	port       int
+	url        string // without a slash at its end
+	logoutURL  string
+	lastStatus atomic.Int64 // of the answers of logoutURL, or 0 if there was none
 }
 
-// newApp serves the app, with logout at /logout, and with pages of the tests'.
-func newApp(scheme string, logout http.Handler) *app {
-	a := &app{}
+// newOrigin serves the app, with logout at /logout.
+func newOrigin(scheme string, logout http.Handler) *origin {
+	o := &origin{}
 	mux := http.NewServeMux()
 	mux.Handle("/", proxy)
-	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { logout.ServeHTTP(statusWriter{w, a}, r) })
+	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) {
+		logout.ServeHTTP(statusWriter{w, &o.lastStatus}, r)
+	})
 	mux.HandleFunc("/page", pageHandler)
 	mux.HandleFunc("/worker.js", pageHandler)
 	mux.Handle("/node_modules/", http.FileServer(http.Dir(".bin")))
 	// For scripts, as Kratos's session cookie is HttpOnly.
-	mux.HandleFunc("/cookie", func(w http.ResponseWriter, r *http.Request) {
-		if cookie, err := r.Cookie(sessionCookie); err == nil {
-			io.WriteString(w, cookie.String())
-		}
-	})
-	a.port = serve(scheme, mux)
-	a.url = fmt.Sprintf("%s://localhost:%d", scheme, a.port)
-	a.logout = a.url + "/logout"
-	return a
+	mux.HandleFunc("/cookies", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("Cookie")) })
+	o.port = serve(scheme, mux)
+	o.url = fmt.Sprintf("%s://localhost:%d", scheme, o.port)
+	o.logoutURL = o.url + "/logout"
+	return o
 }
 
+// statusWriter stores the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
-	*app
+	status *atomic.Int64
 }
 
 func (w statusWriter) WriteHeader(status int) {
@@ -125,6 +131,7 @@ func (w statusWriter) WriteHeader(status int) {
 
 // pageHandler answers with what its query asks for: cookies, a redirect, a page or a script.
 func pageHandler(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
 	for _, cookie := range r.URL.Query()["cookie"] {
 		w.Header().Add("Set-Cookie", cookie)
 	}
@@ -150,7 +157,7 @@ func serve(scheme string, h http.Handler) (port int) {
 	return port
 }
 
-// newStack returns a stack with its database in dir: in one in memory, what several users write at once fails.
+// newStack returns a stack with its database in dir: one in memory fails when several users write at once.
 func newStack(dir, options string) *demo.Stack {
 	return &demo.Stack{
 		AppPort: freePort(), KratosPort: freePort(), AdminPort: freePort(), SignInPort: freePort(),
@@ -172,17 +179,18 @@ var lastPort atomic.Int64
 
 func init() { lastPort.Store(11000 + rand.Int64N(15000)) }
 
-// listen listens on a port that it has not returned before, below 32768, where Linux takes those of outgoing connections.
+// listen listens on a port that it has not returned before, below 32768: Linux takes higher ones for outgoing connections.
 func listen(host string) (net.Listener, int) {
-	for {
+	for range 1000 {
 		port := int(lastPort.Add(1))
 		if ln, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host, port)); err == nil {
 			return ln, port
 		}
 	}
+	panic("no port is free for listening")
 }
 
-// freePort returns a port that no program listens on.
+// freePort returns a port that no program listens on now.
 func freePort() int {
 	ln, port := listen("")
 	ln.Close()
@@ -198,11 +206,11 @@ func retry(t *testing.T, what string, f func() error) {
 }
 
 // poll calls f until it succeeds, or for 30 seconds.
-func poll(f func() error) (err error) {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if err = f(); err == nil || interrupted.Err() != nil {
-			break
+func poll(f func() error) error {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err := f()
+		if err == nil || interrupted.Err() != nil || time.Now().After(deadline) {
+			return err
 		}
 	}
-	return err
 }

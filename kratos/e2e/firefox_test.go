@@ -20,15 +20,19 @@ type firefox struct {
 	context string
 }
 
-func startFirefox(t *testing.T, dark bool) browser {
+func startFirefox(t *testing.T, colors string) browser {
 	path := lookPath(t, "firefox-esr", "firefox-esr", "firefox")
 	profile, err := os.MkdirTemp("", "ory-logout-firefox")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(profile) }) // or most of it: processes of Firefox's may still write there
-	// 0 is dark, 1 is light.
-	prefs := fmt.Sprintf(`user_pref("layout.css.prefers-color-scheme.content-override", %d);`, map[bool]int{true: 0, false: 1}[dark])
+
+	override := "1" // which is light
+	if colors == "dark" {
+		override = "0"
+	}
+	prefs := `user_pref("layout.css.prefers-color-scheme.content-override", ` + override + `);`
 	if err := os.WriteFile(filepath.Join(profile, "user.js"), []byte(prefs), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -36,14 +40,17 @@ func startFirefox(t *testing.T, dark bool) browser {
 	startProgram(t, nil, path, "--headless", "--remote-debugging-port", fmt.Sprint(port), "--profile", profile)
 	var f firefox
 	retry(t, "Firefox", func() (err error) {
-		f.conn, _, err = websocket.Dial(t.Context(), fmt.Sprintf("ws://127.0.0.1:%d/session", port), nil)
+		f.conn, _, err = websocket.Dial(interrupted, fmt.Sprintf("ws://127.0.0.1:%d/session", port), nil)
 		return err
 	})
 	t.Cleanup(func() { f.conn.CloseNow() })
 	f.conn.SetReadLimit(-1) // for screenshots
-	err = f.call("session.new", params{"capabilities": params{"alwaysMatch": params{"acceptInsecureCerts": true}}}, nil)
-	first, err2 := f.other()
-	if err = cmp.Or(err, err2); err != nil {
+	capabilities := params{"alwaysMatch": params{"acceptInsecureCerts": true}}
+	if err := f.call("session.new", params{"capabilities": capabilities}, nil); err != nil {
+		t.Fatal(err)
+	}
+	first, err := f.other()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return first
@@ -120,15 +127,17 @@ func (f firefox) screenshot() ([]byte, error) {
 
 func (f firefox) other() (browser, error) {
 	var tree struct{ Contexts []struct{ Context string } }
-	err := f.call("browsingContext.getTree", params{}, &tree)
+	if err := f.call("browsingContext.getTree", params{}, &tree); err != nil {
+		return nil, err
+	}
 	for _, tab := range tree.Contexts {
 		if tab.Context != f.context {
-			other := firefox{nil, f.conn, tab.Context}
+			other := firefox{conn: f.conn, context: tab.Context}
 			other.webDriverInput = func(actions []any) error { return other.call("input.performActions", params{"actions": actions}, nil) }
 			return other, nil
 		}
 	}
-	return nil, cmp.Or(err, errNoTab)
+	return nil, errNoTab
 }
 
 func (f firefox) closeTab() error { return f.call("browsingContext.close", params{}, nil) }

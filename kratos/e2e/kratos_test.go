@@ -35,7 +35,7 @@ type client struct {
 
 func newClient(s *demo.Stack) *client {
 	jar, _ := cookiejar.New(nil) // has no errors
-	return &client{http.Client{Jar: jar}, s}
+	return &client{Client: http.Client{Jar: jar, Timeout: commandTimeout}, s: s}
 }
 
 // send sends a request, with form if there is one, and returns the page that it leads to, and where that is.
@@ -73,7 +73,7 @@ func (c *client) checkPage(t *testing.T, path, text string) {
 }
 
 var (
-	linkPattern   = regexp.MustCompile(`<a href="([^"]*)"[^>]*>Sign in</a>`)
+	signInPattern = regexp.MustCompile(`<a href="([^"]*)"[^>]*>Sign in</a>`)
 	formPattern   = regexp.MustCompile(`<form action="([^"]*)"`)
 	hiddenPattern = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
 )
@@ -84,11 +84,11 @@ func (c *client) signIn(email string) error {
 	if err != nil {
 		return err
 	}
-	link := linkPattern.FindStringSubmatch(page)
-	if link == nil {
+	signInLink := signInPattern.FindStringSubmatch(page)
+	if signInLink == nil {
 		return fmt.Errorf("no home page of a signed-out user:\n%s", page)
 	}
-	page, _, err = c.send("text/html", html.UnescapeString(link[1]), nil)
+	page, _, err = c.send("text/html", html.UnescapeString(signInLink[1]), nil)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func whoami(s *demo.Stack, session string) (int, error) {
 		return 0, err
 	}
 	req.Header.Set("Cookie", session)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: commandTimeout}).Do(req)
 	if err != nil {
 		return 0, err
 	}
@@ -166,13 +166,13 @@ func TestLogout(t *testing.T) {
 // While Kratos fails, a click on Logout neither signs out nor says so. Once it works again, the next one does.
 func TestKratosFaults(t *testing.T) {
 	dir := t.TempDir()
-	log, err := os.Create(filepath.Join(dir, "log"))
+	logFile, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer logFile.Close()
 	s := newStack(dir, "&_journal=DELETE")
-	s.Log = log
+	s.Log = logFile
 	defer s.Stop()
 	if err := startWithDatabase(interrupted, s); err != nil {
 		t.Fatal(err)
@@ -188,19 +188,20 @@ func TestKratosFaults(t *testing.T) {
 		name        string
 		happen, end func() error
 	}{
-		{"Kratos is killed", func() error {
-			defer func() { <-s.Kratos.Ended }()
-			return s.Kratos.Process.Kill()
-		}, func() error { return s.StartKratos(interrupted) }},
+		{name: "Kratos is killed", happen: func() error {
+			err := s.Kratos.Process.Kill()
+			s.Kratos.Stop() // waits for its end
+			return err
+		}, end: func() error { return s.StartKratos(interrupted) }},
 		// To SQLite, an empty file is a database without tables. It reads a file again whose change counter is another one:
 		// https://sqlite.org/fileformat.html
-		{"Kratos's database has lost its tables", func() (err error) {
+		{name: "Kratos's database has lost its tables", happen: func() (err error) {
 			if tables, err = os.ReadFile(db); err != nil {
 				return err
 			}
 			tables[27]++
 			return os.Truncate(db, 0)
-		}, func() error { return os.WriteFile(db, tables, 0) }},
+		}, end: func() error { return os.WriteFile(db, tables, 0) }},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			c := newSession(t, s, demo.Email)
@@ -232,20 +233,37 @@ func TestKratosFaults(t *testing.T) {
 			checkWhoami(t, s, session, http.StatusUnauthorized)
 		})
 	}
-	logged, err := os.ReadFile(log.Name())
+	logged, err := os.ReadFile(logFile.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Contains(logged, []byte("logout failed")) {
 		t.Error("no failed logout is logged")
 	}
-	if got, want := len(secrets), 4; got != want {
-		t.Errorf("got %d secrets, want a cookie and a token of each fault", got)
+	if got := len(secrets); got != 4 {
+		t.Errorf("got %d secrets, want 4: a cookie and a token of each fault", got)
 	}
 	for _, secret := range secrets {
 		if bytes.Contains(logged, []byte(secret)) {
 			t.Error("a session cookie or a logout token is logged")
 		}
+	}
+}
+
+// Kratos has one logout token for a session, however often it is asked.
+func TestLogoutToken(t *testing.T) {
+	c := newSession(t, shared, demo.Email)
+	flowURL := fmt.Sprintf("http://localhost:%d/self-service/logout/browser", shared.KratosPort)
+	first, _, err := c.send("application/json", flowURL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, _, err := c.send("application/json", flowURL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(first, `"logout_token":"`) || first != second {
+		t.Errorf("got the logout flows %s and %s, want them alike, or the app may ask its question for ever", first, second)
 	}
 }
 
@@ -277,7 +295,8 @@ func TestSecondFactor(t *testing.T) {
 	}
 	form := url.Values{"method": {"totp"}}
 	for _, node := range settings.UI.Nodes {
-		switch attributes := node.Attributes; {
+		attributes := node.Attributes
+		switch {
 		case attributes.Name == "csrf_token":
 			form.Set("csrf_token", fmt.Sprint(attributes.Value))
 		case attributes.ID == "totp_secret_key":

@@ -11,7 +11,7 @@ import (
 	"ory-logout/kratos/demo"
 )
 
-// measure returns, as JSON, how much too wide the page is, whether it is dark, and of each text its contrast and of each
+// measure returns, as JSON, how much too wide the page is, whether it is light or dark, and of each text its contrast and of each
 // button its height.
 const measure = `(() => {
 	const numbers = color => color.match(/[\d.]+/g).map(Number)
@@ -31,7 +31,7 @@ const measure = `(() => {
 	const all = selector => [...document.querySelectorAll(selector)]
 	return JSON.stringify({
 		overflow: document.documentElement.scrollWidth - innerWidth,
-		dark: matchMedia("(prefers-color-scheme: dark)").matches,
+		colors: matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light",
 		contrast: all("h1, p, label, input, a, button").map(e => ({of: e.outerHTML, is: contrast(e)})),
 		height: all("a, button").map(e => ({of: e.outerHTML, is: e.getBoundingClientRect().height})),
 	})
@@ -39,7 +39,7 @@ const measure = `(() => {
 
 type measured struct {
 	Overflow         int
-	Dark             bool
+	Colors           string
 	Contrast, Height []struct {
 		Of string
 		Is float64
@@ -47,7 +47,7 @@ type measured struct {
 }
 
 // Every page is readable on a phone, light and dark; the screenshots in .bin/screenshots are to be looked at.
-func testPages(t *testing.T, engine string, b browser, dark bool) {
+func testPages(t *testing.T, engine string, b browser, colors string) {
 	orphan := &demo.Stack{AppPort: freePort(), KratosPort: freePort()} // without its Kratos
 	t.Cleanup(orphan.Stop)
 	if err := orphan.StartApp(interrupted, orphan.AppPort); err != nil {
@@ -59,22 +59,19 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 		t.Fatal(err)
 	}
 	signInURL := fmt.Sprintf("http://localhost:%d/", shared.SignInPort)
-	u := &user{t: t, browser: b, app: &app{}}
+	u := &user{t: t, browser: b, origin: landing}
 	for _, page := range []struct {
-		name string
-		open func()
-		url  string
-		want string
+		name      string
+		open      func()
+		url, want string
 	}{
-		{"signed out", func() { u.open(appURL) }, appURL + "/", signedOut},
-		{"sign in", u.clickLink, signInURL, "Password"},
-		{"wrong password", func() { u.typePassword("wrong") }, signInURL, "The provided credentials are invalid"},
-		{"signed in", func() { u.typePassword(demo.Password) }, appURL + "/", signedIn},
-		{"unknown", func() { u.open(orphanURL) }, orphanURL + "/", fmt.Sprintf("Ory at http://localhost:%d could not tell", orphan.KratosPort)},
-		{"refused", func() {
-			u.clickOn(crossSite, `<a href="`+appURL+`/logout">Logout</a>`)
-		}, appURL + "/logout", "Logout"},
-		{"signed out again", u.clickLink, appURL + "/", signedOut},
+		{name: "signed out", open: func() { u.open(u.url) }, url: u.url + "/", want: signedOut},
+		{name: "sign in", open: u.clickLink, url: signInURL, want: "Password"},
+		{name: "wrong password", open: func() { u.typePassword("wrong") }, url: signInURL, want: "The provided credentials are invalid"},
+		{name: "signed in", open: func() { u.typePassword(demo.Password) }, url: u.url + "/", want: signedIn},
+		{name: "unknown", open: func() { u.open(orphanURL) }, url: orphanURL + "/", want: "Ory could not tell. If you clicked Logout, you may still be signed in."},
+		{name: "question", open: func() { u.clickOn(crossSite, link) }, url: u.logoutURL, want: "Logout"},
+		{name: "signed out again", open: u.clickLink, url: u.url + "/", want: signedOut},
 	} {
 		func() {
 			signingIn.Lock() // which some pages do
@@ -83,35 +80,40 @@ func testPages(t *testing.T, engine string, b browser, dark bool) {
 			u.waitFor(page.url, page.want)
 		}()
 		for _, width := range []int{320, 1280} {
-			u.check(u.resize(width, 640))
-			name := fmt.Sprintf("%s, %d, %s", page.name, width, map[bool]string{false: "light", true: "dark"}[dark])
-			u.checkReadable(name, dark)
-			u.script(`requestAnimationFrame(() => requestAnimationFrame(() => { window.painted = true }))`)
-			u.waitForTrue(`window.painted`)
+			u.must(u.resize(width, 640))
+			name := fmt.Sprintf("%s, %d, %s", page.name, width, colors)
+			u.checkReadable(name, colors)
+			u.waitForPaint()
 			image, err := u.screenshot()
-			u.check(err)
-			u.check(os.WriteFile(filepath.Join(dir, name+".png"), image, 0o644))
+			u.must(err)
+			u.must(os.WriteFile(filepath.Join(dir, name+".png"), image, 0o644))
 		}
 	}
+}
+
+func (u *user) waitForPaint() {
+	u.t.Helper()
+	u.script(`requestAnimationFrame(() => requestAnimationFrame(() => { window.painted = true }))`)
+	u.waitForTrue(`window.painted`)
 }
 
 // typePassword fills in the sign-in page, and clicks its button.
 func (u *user) typePassword(password string) {
 	u.t.Helper()
 	u.eval(`document.querySelector("[name=identifier]").value = ""`)
-	u.click("[name=identifier]")
-	u.check(u.press(demo.Email))
-	u.click("[name=password]")
-	u.check(u.press(password))
-	u.click("button")
+	u.mouse("[name=identifier]", 1)
+	u.must(u.press(demo.Email))
+	u.mouse("[name=password]", 1)
+	u.must(u.press(password))
+	u.mouse("button", 1)
 }
 
-func (u *user) checkReadable(name string, dark bool) {
+func (u *user) checkReadable(name, colors string) {
 	u.t.Helper()
 	var got measured
-	u.check(json.Unmarshal([]byte(u.eval(measure)), &got))
-	if got.Dark != dark {
-		u.t.Errorf("%s: got dark %t, want %t", name, got.Dark, dark)
+	u.must(json.Unmarshal([]byte(u.eval(measure)), &got))
+	if got.Colors != colors {
+		u.t.Errorf("%s: got %s colors, want %s ones", name, got.Colors, colors)
 	}
 	if got.Overflow > 0 {
 		u.t.Errorf("%s: got a page %d pixels wider than the screen", name, got.Overflow)

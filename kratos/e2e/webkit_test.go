@@ -14,11 +14,11 @@ import (
 // webKit is a tab of WebKitGTK's MiniBrowser, whose driver speaks WebDriver: https://w3c.github.io/webdriver/
 type webKit struct {
 	webDriverInput
-	session string // its URL
-	handle  string
+	sessionURL string // of the driver
+	handle     string
 }
 
-func startWebKit(t *testing.T, dark bool) browser {
+func startWebKit(t *testing.T, colors string) browser {
 	const packages = "webkit2gtk-driver xvfb"
 	driver, xvfb := lookPath(t, packages, "WebKitWebDriver"), lookPath(t, packages, "Xvfb")
 	found, _ := filepath.Glob("/usr/lib*/*/webkit2gtk-4.1/MiniBrowser") // the pattern is good
@@ -32,11 +32,11 @@ func startWebKit(t *testing.T, dark bool) browser {
 	})
 	startProgram(t, []string{
 		fmt.Sprintf("DISPLAY=:%d", display),
-		"GTK_THEME=" + map[bool]string{true: "Adwaita:dark", false: "Adwaita"}[dark],
+		"GTK_THEME=Adwaita:" + colors,
 		"WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS=1", // or it does not start for root
 	}, driver, fmt.Sprintf("--port=%d", port))
 
-	w := webKit{session: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
+	w := webKit{sessionURL: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
 	capabilities := params{
 		"acceptInsecureCerts":      true,
 		"webkitgtk:browserOptions": params{"binary": binary, "args": []string{"--automation", "--full-screen"}},
@@ -45,7 +45,7 @@ func startWebKit(t *testing.T, dark bool) browser {
 	retry(t, "WebKit", func() error {
 		return w.send("POST", "", params{"capabilities": params{"alwaysMatch": capabilities}}, &created)
 	})
-	w.session += "/" + created.SessionID
+	w.sessionURL += "/" + created.SessionID
 	if err := w.send("GET", "/window", nil, &w.handle); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func startWebKit(t *testing.T, dark bool) browser {
 // send sends a command, and decodes the value of its answer.
 func (w webKit) send(method, path string, p params, value any) error {
 	body, _ := json.Marshal(p) // can have no error
-	req, err := http.NewRequest(method, w.session+path, bytes.NewReader(body))
+	req, err := http.NewRequest(method, w.sessionURL+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,8 @@ func (w webKit) call(method, path string, p params, value any) error {
 func (w webKit) open(url string) error { return w.call("POST", "/url", params{"url": url}, nil) }
 
 func (w webKit) eval(js string) (value string, err error) {
-	return value, w.call("POST", "/execute/sync", params{"script": "return " + js, "args": []any{}}, &value)
+	err = w.call("POST", "/execute/sync", params{"script": "return " + js, "args": []any{}}, &value)
+	return value, err
 }
 
 func (w webKit) back() error   { return w.call("POST", "/back", params{}, nil) }
@@ -99,7 +100,8 @@ func (w webKit) resize(width, height int) error {
 }
 
 func (w webKit) screenshot() (png []byte, err error) {
-	return png, w.call("GET", "/screenshot", nil, &png)
+	err = w.call("GET", "/screenshot", nil, &png)
+	return png, err
 }
 
 func (w webKit) other() (browser, error) {
