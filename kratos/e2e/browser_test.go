@@ -109,7 +109,7 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
-// user is a user with a tab of a browser, and an origin where no other user is.
+// user is a user with a tab of a browser, and the origin where the app is used.
 type user struct {
 	t *testing.T
 	browser
@@ -148,6 +148,7 @@ func (u *user) openHome(o *origin) {
 	u.waitFor(u.url+"/", signedIn)
 }
 
+// must ends the test if there is an error.
 func (u *user) must(err error) {
 	u.t.Helper()
 	if err != nil {

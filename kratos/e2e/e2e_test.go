@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // with the build of Kratos
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // The build of Kratos may take many of these.
 	defer cancel()
 	var stop context.CancelFunc
 	interrupted, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
@@ -73,12 +73,9 @@ func startShared(ctx context.Context) error {
 		return err
 	}
 	appPort := freePort()
-	proxy = &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
-		},
-		ErrorLog: log.New(io.Discard, "", 0), // Browsers go away, as after a double click.
-	}
+	proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
+	}, ErrorLog: log.New(io.Discard, "", 0)} // A double click is an error there: the browser gives up its first request.
 	landing = newOrigin("http", proxy)
 	shared.AppPort = landing.port
 	port := serve("http", http.HandlerFunc(pageHandler))
@@ -104,9 +101,7 @@ func newOrigin(scheme string, logout http.Handler) *origin {
 	o := &origin{}
 	mux := http.NewServeMux()
 	mux.Handle("/", proxy)
-	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) {
-		logout.ServeHTTP(statusWriter{w, &o.lastStatus}, r)
-	})
+	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { logout.ServeHTTP(statusWriter{w, &o.lastStatus}, r) })
 	mux.HandleFunc("/page", pageHandler)
 	mux.HandleFunc("/worker.js", pageHandler)
 	mux.Handle("/node_modules/", http.FileServer(http.Dir(".bin")))

@@ -11,8 +11,8 @@ import (
 	"ory-logout/kratos/demo"
 )
 
-// measure returns, as JSON, how much too wide the page is, whether it is light or dark, and of each text its contrast and of each
-// button its height.
+// measure returns, as JSON, how much too wide the page is, whether it is light or dark, the contrast of each text, and the
+// height of each button.
 const measure = `(() => {
 	const numbers = color => color.match(/[\d.]+/g).map(Number)
 	const luminance = color => {
@@ -69,7 +69,8 @@ func testPages(t *testing.T, engine string, b browser, colors string) {
 		{name: "sign in", open: u.clickLink, url: signInURL, want: "Password"},
 		{name: "wrong password", open: func() { u.typePassword("wrong") }, url: signInURL, want: "The provided credentials are invalid"},
 		{name: "signed in", open: func() { u.typePassword(demo.Password) }, url: u.url + "/", want: signedIn},
-		{name: "unknown", open: func() { u.open(orphanURL) }, url: orphanURL + "/", want: "Ory could not tell. If you clicked Logout, you may still be signed in."},
+		{name: "unknown", open: func() { u.open(orphanURL) }, url: orphanURL + "/",
+			want: "Ory could not tell. If you clicked Logout, you may still be signed in."},
 		{name: "question", open: func() { u.clickOn(crossSite, link) }, url: u.logoutURL, want: "Logout"},
 		{name: "signed out again", open: u.clickLink, url: u.url + "/", want: signedOut},
 	} {
@@ -110,8 +111,9 @@ func (u *user) typePassword(password string) {
 
 func (u *user) checkReadable(name, colors string) {
 	u.t.Helper()
+	answer := u.eval(measure)
 	var got measured
-	u.must(json.Unmarshal([]byte(u.eval(measure)), &got))
+	u.must(json.Unmarshal([]byte(answer), &got))
 	if got.Colors != colors {
 		u.t.Errorf("%s: got %s colors, want %s ones", name, got.Colors, colors)
 	}

@@ -271,7 +271,7 @@ func libraryRows() (rows []row) {
 		{name: "htmx 1 and hx-get", file: "htmx1" + htmx, body: hxGet, want: signsOut, sample: harmless},
 		{name: "htmx 2 and hx-boost", file: "htmx2" + htmx, body: `<p hx-boost="true">` + link, want: signsOut, sample: harmless},
 		{name: "htmx 2 and hx-get", file: "htmx2" + htmx, body: hxGet, want: signsOut, sample: harmless},
-		{name: "htmx 4 and hx-boost", file: "htmx4" + htmx, body: `<p hx-boost:inherited="true">` + link, want: signsOut, sample: harmless},
+		{name: "htmx 4 and hx-boost", file: "htmx4" + htmx, body: `<p hx-boost:inherited=true>` + link, want: signsOut, sample: harmless},
 		{name: "htmx 4 and hx-get", file: "htmx4" + htmx, body: hxGet, want: signsOut, sample: harmless},
 	} {
 		rows = append(rows,

@@ -133,7 +133,7 @@ func attackRows() []row {
 				pageHandler(w, r)
 			}))
 			u.openPage(fmt.Sprintf("https://127.0.0.1:%d", port), `<a href="/second">Second page</a>
-				<script>onpageshow = event => { if (event.persisted) location.reload() }</script>`) // Some browsers keep a copy.
+				<script>onpageshow = event => { if (event.persisted) location.reload() }</script>`) // Chromium may show a copy.
 			act(u)
 			u.waitForAnswer(http.StatusForbidden)
 		}
@@ -181,9 +181,7 @@ func attackRows() []row {
 			u.waitForTrue(`location.pathname === "/second"`)
 			u.script(`history.back()`)
 		}), want: asks},
-		{name: "reload of a typed URL that another site now redirects", act: typed(func(u *user) {
-			u.must(u.reload())
-		}), want: asks},
+		{name: "reload of a typed URL that another site now redirects", act: typed(func(u *user) { u.must(u.reload()) }), want: asks},
 	}
 }
 
