@@ -63,7 +63,8 @@ func siteRows(engine string) (rows []row) {
 }
 
 // preloadRows are of pages that have the browser fetch a URL before the user clicks. What it gets then must not be what a
-// click shows. In these engines, the destination of each such request for /logout would be reason enough to refuse it.
+// click shows. These engines' requests for /logout would be refused without their prefetch header too: their destination
+// is "empty", or their site "none".
 func preloadRows(engine string) (rows []row) {
 	clicks := func(name, head string) []row {
 		return []row{
@@ -166,7 +167,7 @@ func attackRows() []row {
 			u.mouse("iframe", 1)
 			tab := u.otherTab()
 			tab.waitForQuestion()
-			tab.clickLink() // To Chromium, this too comes from another site: the tab is sandboxed like the frame.
+			tab.clickLink() // The tab is sandboxed like the frame: to the browser, this too is another site's link.
 			tab.waitFor(u.lands, signedOut)
 			u.open(u.lands) // in the first tab, whose scripts can ask for the cookie
 		}, want: signsOut},
