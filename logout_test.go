@@ -576,6 +576,7 @@ func TestGreedyClients(t *testing.T) {
 		{name: "request without end", sends: get, wantEnd: 10 * time.Second},
 		{name: "body that never comes", sends: get + "Content-Length: 1\r\n\r\n", wantAnswer: "HTTP/1.1 404 ", wantEnd: 10 * time.Second},
 		{name: "large header", sends: get + "X-Large: " + strings.Repeat("x", 80<<10), wantAnswer: "HTTP/1.1 431 ", wantEnd: 500 * time.Millisecond},
+		{name: "answer read in time", sends: get + "\r\n", readsAfter: 15*time.Second - 1, wantAnswer: "HTTP/1.1 404 ", wantEnd: 15*time.Second - 1 + 11*time.Minute},
 		{name: "answer read too late", sends: get + "\r\n", readsAfter: 15*time.Second + 1, wantEnd: 15*time.Second + 1},
 		{name: "no further request", sends: get + "\r\n", wantAnswer: "HTTP/1.1 404 ", wantEnd: 11 * time.Minute},
 	} {
@@ -622,7 +623,7 @@ func TestConfigurationErrors(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, variable, value, want string }{
 		{"default port is taken", "PORT", "", "listen tcp :3000: bind: address already in use"},
-		{"port is no number", "PORT", "abc", ""},
+		{"port is no number", "PORT", "abc", "tcp/abc"},
 		{"Ory without a scheme", "ORY_SDK_URL", "localhost:4000", "set it to Ory's public URL, like http://localhost:4000\n"},
 		{"Ory without a host", "ORY_SDK_URL", "http://:4000", ""},
 		{"Ory by another protocol", "ORY_SDK_URL", "ftp://localhost:4000", ""},
