@@ -245,7 +245,11 @@ func (u *user) waitFor(address, text string) {
 func (u *user) waitForTrue(js string) {
 	u.t.Helper()
 	retry(u.t, js, func() error {
-		if got := u.eval("String(" + js + ")"); got != "true" {
+		got, err := u.browser.eval("String(" + js + ")") // fails while a page makes way for another
+		if err != nil {
+			return err
+		}
+		if got != "true" {
 			return fmt.Errorf("got %s", got)
 		}
 		return nil
