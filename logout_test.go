@@ -624,7 +624,7 @@ func TestConfigurationErrors(t *testing.T) {
 	for _, tt := range []struct{ name, variable, value, want string }{
 		{"default port is taken", "PORT", "", "listen tcp :3000: bind: address already in use"},
 		{"port is no number", "PORT", "abc", "tcp/abc"},
-		{"Ory without a scheme", "ORY_SDK_URL", "localhost:4000", "set it to Ory's public URL, like http://localhost:4000\n"},
+		{"Ory without a scheme", "ORY_SDK_URL", "localhost:4000", "like http://localhost:4000\n"},
 		{"Ory without a host", "ORY_SDK_URL", "http://:4000", ""},
 		{"Ory by another protocol", "ORY_SDK_URL", "ftp://localhost:4000", ""},
 		{"Ory with a space at its end", "ORY_SDK_URL", "http://localhost:4000/ ", ""},
@@ -636,7 +636,7 @@ func TestConfigurationErrors(t *testing.T) {
 			cmd := program(t, "PORT=0", tt.variable+"="+tt.value)
 			out, _ := cmd.CombinedOutput()
 			check(t, "exit code", cmd.ProcessState.ExitCode(), 1)
-			got, want := string(out), "ory-logout: "+tt.variable+" is not "
+			got, want := string(out), "ory-logout: "+tt.variable+" is not usable: set it to "
 			if !strings.HasPrefix(got, want) || !strings.Contains(got, tt.want) || strings.Count(got, "\n") != 1 || strings.Contains(got, "SECRET") {
 				t.Errorf("got output %q, want one line that begins with %q and contains %q", got, want, tt.want)
 			}

@@ -46,7 +46,7 @@ func run() error {
 	oryURL := cmp.Or(os.Getenv("ORY_SDK_URL"), "http://localhost:4000")
 	// Paths are appended to it, and browsers are sent there.
 	if !isHTTPURL(oryURL) || strings.ContainsAny(oryURL, "?#@ ") {
-		return errors.New("ORY_SDK_URL is not an absolute http or https URL without user, query and fragment: set it to Ory's public URL, like http://localhost:4000")
+		return errors.New("ORY_SDK_URL is not usable: set it to Ory's public URL, http or https, without user, query, fragment and space, like http://localhost:4000")
 	}
 	// A signal that comes as soon as the server can be reached must not be lost.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -54,10 +54,10 @@ func run() error {
 
 	ln, err := net.Listen("tcp", ":"+cmp.Or(os.Getenv("PORT"), "3000"))
 	if err != nil {
-		return fmt.Errorf("PORT is not a free TCP port: %w", err)
+		return fmt.Errorf("PORT is not usable: set it to a free TCP port: %w", err)
 	}
 	app := &App{ory: newOryClient(oryURL)}
-	// localhost: cookies set there do not reach 127.0.0.1.
+	// The log says localhost, as cookies that are set there do not reach 127.0.0.1.
 	slog.Info("listening", "url", fmt.Sprintf("http://localhost:%d", ln.Addr().(*net.TCPAddr).Port), "ory", oryURL)
 	return serve(ctx, ln, app.routes())
 }
@@ -72,9 +72,9 @@ func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 		return err
 	case <-ctx.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	srv.Shutdown(ctx) // The end of the program cuts off what is left.
+	srv.Shutdown(grace) // The end of the program cuts off what is left.
 	return nil
 }
 
@@ -97,9 +97,9 @@ func newServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:        h,
 		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   15 * time.Second, // net/http spends all of ReadTimeout on a body that never comes, and then answers.
-		IdleTimeout:    11 * time.Minute, // Google's load balancer keeps its connections for 10, and answers 502 if the app does not.
-		MaxHeaderBytes: 64 << 10,         // With the default, 1 MiB, the page of a 403 may take several MiB.
+		WriteTimeout:   15 * time.Second, // is more: net/http spends all of ReadTimeout on a body that never comes, and then answers.
+		IdleTimeout:    11 * time.Minute, // is more than the 10 of Google's load balancer, which else answers 502 now and then.
+		MaxHeaderBytes: 64 << 10,         // With the default, 1 MiB, one page of a 403 took 24 MiB.
 		ErrorLog:       slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
 	}
 }
@@ -127,7 +127,8 @@ func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 	flow, err := app.logoutFlow(ctx, r, "")
 	switch {
 	case err != nil:
-		if !errors.Is(r.Context().Err(), context.Canceled) {
+		browserLeft := errors.Is(r.Context().Err(), context.Canceled)
+		if !browserLeft {
 			slog.ErrorContext(ctx, "session unknown", "err", err)
 		}
 		page.State = "You may be signed in."
