@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,23 +21,29 @@ import (
 )
 
 func main() {
+	// SIGPIPE comes when nobody reads the output any more, as with "| head -1".
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	if err := run(ctx); err != nil && ctx.Err() == nil {
+	err := run(ctx)
+	// After a signal, an error says no more than that something was interrupted.
+	if err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "kratos:", err)
 		os.Exit(1)
 	}
 }
 
-// run runs it all until the end of ctx.
+// run runs the app, Kratos and the sign-in page until the end of ctx.
 func run(ctx context.Context) error {
 	s := &demo.Stack{AppPort: 3000, KratosPort: 4000, AdminPort: 4434, SignInPort: 4455, DSN: "memory", Log: os.Stderr}
-	if err := checkPorts(s); err != nil { // before a build that may take minutes
+	// Build may take minutes, too long to wait for the news that a port is taken.
+	if err := checkPorts(s); err != nil {
 		return err
 	}
-	if err := demo.Build(ctx); err != nil {
+	kratos, err := demo.Build(ctx)
+	if err != nil {
 		return err
 	}
+	s.KratosBinary = kratos
 	defer s.Stop()
 	if err := s.Start(ctx); err != nil {
 		return err
@@ -57,9 +62,9 @@ Ctrl-C ends it all.
 `, s.AppPort, demo.Email, demo.Password)
 	select {
 	case <-s.Kratos.Ended:
-		return errors.New("the Kratos server has ended by itself")
+		return fmt.Errorf("the Kratos server has ended by itself (%s)", s.Kratos.ProcessState)
 	case <-s.App.Ended:
-		return errors.New("the app has ended by itself")
+		return fmt.Errorf("the app has ended by itself (%s)", s.App.ProcessState)
 	case <-ctx.Done():
 		return nil
 	}
@@ -69,11 +74,16 @@ Ctrl-C ends it all.
 func checkPorts(s *demo.Stack) error {
 	for _, port := range []struct {
 		number int
-		user   string
-	}{{s.AppPort, "the app"}, {s.KratosPort, "Kratos"}, {s.AdminPort, "Kratos's admin API"}, {s.SignInPort, "the sign-in page"}} {
+		use    string
+	}{
+		{s.AppPort, "the app"},
+		{s.KratosPort, "Kratos"},
+		{s.AdminPort, "Kratos's admin API"},
+		{s.SignInPort, "the sign-in page"},
+	} {
 		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port.number))
 		if err != nil {
-			return fmt.Errorf("port %d is taken, but %s needs it: end the program that listens there (%w)", port.number, port.user, err)
+			return fmt.Errorf("port %d is taken, but %s needs it: end the program that listens there (%w)", port.number, port.use, err)
 		}
 		ln.Close()
 	}

@@ -8,7 +8,7 @@ import (
 	"net/url"
 )
 
-// signInPage shows a login flow: its form, and what Kratos has to say of what was typed.
+// signInPage shows the form of a login flow, and Kratos's messages about what was typed.
 // https://www.ory.com/docs/kratos/concepts/ui-user-interface
 var signInPage = template.Must(template.New("").Parse(`<!doctype html>
 <html lang="en">
@@ -37,7 +37,7 @@ var signInPage = template.Must(template.New("").Parse(`<!doctype html>
 {{end}}{{end}}{{template "messages" .Messages}}{{end}}</form>
 {{end}}`))
 
-// loginFlow is what the page needs of https://www.ory.com/docs/reference/api#operation/getLoginFlow.
+// loginFlow has those fields that the page shows of https://www.ory.com/docs/reference/api#operation/getLoginFlow.
 type loginFlow struct{ UI loginForm }
 
 type loginForm struct {
@@ -85,8 +85,8 @@ func (s *Stack) signInHandler(w http.ResponseWriter, r *http.Request) {
 		}
 		signInPage.Execute(w, flow.UI)
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
-		// No such flow, or too old, or not this browser's, as is one that has signed the user in. Start again,
-		// but not for ever: without cookies no flow is the browser's.
+		// There is no such flow, or it has expired, or it belongs to another browser, or the user has signed in by it. A new
+		// one mends that, but not in a browser without cookies: to Kratos, each of its flows belongs to another browser.
 		if resp.StatusCode == http.StatusForbidden && r.Header["Cookie"] == nil {
 			fail(http.StatusForbidden, fmt.Sprintf("Sign-in needs cookies: allow them, and start again at http://localhost:%d", s.AppPort))
 			return

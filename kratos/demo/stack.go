@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"encoding/base64"
@@ -25,17 +24,19 @@ const (
 
 // Stack is the app, a Kratos and a page to sign in on.
 type Stack struct {
-	AppPort, KratosPort, AdminPort, SignInPort int      // TCP ports of localhost
-	DSN                                        string   // Kratos's database
-	Log                                        *os.File // what Kratos and the app print; nil for nowhere
+	AppPort, KratosPort, AdminPort, SignInPort int // TCP ports of localhost
 
-	Kratos, App *Program // once started
+	KratosBinary string   // the path that Build returns
+	DSN          string   // Kratos's database
+	Log          *os.File // where Kratos and the app print; nil for nowhere
 
-	dir    string // temporary, of Kratos's configuration
+	Kratos, App *Program // nil until they are started
+
+	dir    string // temporary, with Kratos's configuration
 	signIn *http.Server
 }
 
-// Start starts all of s but the app, and returns when a user can sign in. The end of ctx ends its programs.
+// Start starts all of s but the app, and returns when a user can sign in. Its programs end with ctx.
 func (s *Stack) Start(ctx context.Context) error {
 	if err := s.configureKratos(); err != nil {
 		return err
@@ -49,7 +50,7 @@ func (s *Stack) Start(ctx context.Context) error {
 	return s.startSignIn()
 }
 
-// Stop ends all of s, and returns when nothing is left of it.
+// Stop ends all of s, also if only a part of it was started, and returns when nothing is left.
 func (s *Stack) Stop() {
 	if s.signIn != nil {
 		s.signIn.Close()
@@ -72,41 +73,55 @@ var (
 func (s *Stack) configFile() string { return filepath.Join(s.dir, "kratos.yml") }
 
 // configureKratos writes Kratos's configuration to s.configFile.
-func (s *Stack) configureKratos() (err error) {
-	if s.dir, err = os.MkdirTemp("", "ory-logout"); err != nil {
-		return err
-	}
-	var config bytes.Buffer
-	if err := template.Must(template.New("").Parse(kratosConfig)).Execute(&config, struct {
-		*Stack
-		Schema string
-	}{s, base64.StdEncoding.EncodeToString(identitySchema)}); err != nil {
-		return err
-	}
-	return os.WriteFile(s.configFile(), config.Bytes(), 0o600)
-}
-
-// StartKratos returns when Kratos is ready.
-func (s *Stack) StartKratos(ctx context.Context) (err error) {
-	// env -i, as the user's own DSN and the like would override the configuration file.
-	// --dev: cookies without Secure, as on http://localhost.
-	s.Kratos, err = StartProgram(ctx, s.Log, nil, "env", "-i", KratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile())
+func (s *Stack) configureKratos() error {
+	dir, err := os.MkdirTemp("", "ory-logout")
 	if err != nil {
 		return err
 	}
-	if err := s.Kratos.waitFor(ctx, s.KratosPort, "/health/ready"); err != nil {
-		return fmt.Errorf("%w: Kratos must have SQLite built in", err)
+	s.dir = dir
+	file, err := os.Create(s.configFile())
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return template.Must(template.New("").Parse(kratosConfig)).Execute(file, struct {
+		*Stack
+		Schema string
+	}{s, base64.StdEncoding.EncodeToString(identitySchema)})
+}
+
+// StartKratos starts Kratos, and returns when it is ready.
+func (s *Stack) StartKratos(ctx context.Context) error {
+	// env -i hides the user's environment, whose DSN and the like would override the configuration file.
+	// --dev makes Kratos set cookies without Secure, as plain http needs them.
+	args := []string{"-i", s.KratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile()}
+	kratos, err := StartProgram(ctx, s.Log, nil, "env", args...)
+	if err != nil {
+		return fmt.Errorf("starting Kratos: %w", err)
+	}
+	s.Kratos = kratos
+	if err := kratos.waitFor(ctx, s.KratosPort, "/health/ready"); err != nil {
+		// A Kratos without SQLite tries for minutes to open its database, and logs that as a warning, which kratos.yml hides.
+		if s.KratosBinary != builtKratos && ctx.Err() == nil {
+			err = fmt.Errorf("%w: is KRATOS, %s, an Ory Kratos with SQLite?", err, s.KratosBinary)
+		}
+		return fmt.Errorf("starting Kratos: %w", err)
 	}
 	return nil
 }
 
 // StartApp starts the app on port, and returns when it answers.
-func (s *Stack) StartApp(ctx context.Context, port int) (err error) {
+func (s *Stack) StartApp(ctx context.Context, port int) error {
 	env := []string{fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.KratosPort)}
-	if s.App, err = StartProgram(ctx, s.Log, env, appBinary); err != nil {
-		return err
+	app, err := StartProgram(ctx, s.Log, env, builtApp)
+	if err != nil {
+		return fmt.Errorf("starting the app: %w", err)
 	}
-	return s.App.waitFor(ctx, port, "/")
+	s.App = app
+	if err := app.waitFor(ctx, port, "/"); err != nil {
+		return fmt.Errorf("starting the app: %w", err)
+	}
+	return nil
 }
 
 // CreateUser creates a user who can sign in with Password.
@@ -141,7 +156,8 @@ func (s *Stack) startSignIn() error {
 	return nil
 }
 
-// command returns a command that is interrupted, and after 10 seconds killed, at the end of ctx.
+// command returns a command that is interrupted at the end of ctx, so that it can clean up, and killed if it still runs
+// 10 seconds later.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -149,26 +165,27 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Program is a program that runs.
+// Program is a program that has been started.
 type Program struct {
 	*exec.Cmd
+	Ended  chan struct{} // closed when it has ended
 	cancel context.CancelFunc
-	Ended  chan struct{} // closed at its end
 }
 
-// StartProgram starts a program with env beside the environment. Its output goes to log, or nowhere if log is nil.
+// StartProgram starts a program, with env added to the environment. Its output goes to log, or nowhere if log is nil.
 func StartProgram(ctx context.Context, log *os.File, env []string, name string, args ...string) (*Program, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := command(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)
 	if log != nil {
-		cmd.Stdout, cmd.Stderr = log, log
+		cmd.Stdout = log
+		cmd.Stderr = log
 	}
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return nil, err
 	}
-	p := &Program{cmd, cancel, make(chan struct{})}
+	p := &Program{Cmd: cmd, Ended: make(chan struct{}), cancel: cancel}
 	go func() {
 		cmd.Wait()
 		close(p.Ended)
@@ -182,17 +199,18 @@ func (p *Program) Stop() {
 	<-p.Ended
 }
 
-// waitFor waits until p answers a GET request for path with 200, for a minute at the most.
+// waitFor returns when p answers a GET request for path with 200, or an error if that takes more than a minute.
 func (p *Program) waitFor(ctx context.Context, port int, path string) error {
 	url := fmt.Sprintf("http://localhost:%d%s", port, path)
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s has not answered %s for a minute", p, url))
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s has not answered 200 OK for a minute", url))
 	defer cancel()
 	for {
 		req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 		if err != nil {
 			return err
 		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
 				return nil
@@ -201,7 +219,7 @@ func (p *Program) waitFor(ctx context.Context, port int, path string) error {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-p.Ended:
-			return fmt.Errorf("%s has ended: %s", p, p.ProcessState)
+			return fmt.Errorf("it has ended (%s)", p.ProcessState)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -69,9 +69,11 @@ func runTests(m *testing.M) int {
 }
 
 func startShared(ctx context.Context) error {
-	if err := demo.Build(ctx); err != nil {
+	kratos, err := demo.Build(ctx)
+	if err != nil {
 		return err
 	}
+	shared.KratosBinary = kratos
 	appPort := freePort()
 	proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
@@ -164,7 +166,7 @@ const database = "kratos.sqlite"
 
 // startWithDatabase makes s's database, and starts all of s but the app.
 func startWithDatabase(ctx context.Context, s *demo.Stack) error {
-	if out, err := exec.CommandContext(ctx, demo.KratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, s.KratosBinary, "migrate", "sql", "--yes", s.DSN).CombinedOutput(); err != nil {
 		return fmt.Errorf("migrating Kratos's database: %w\n%s", err, out)
 	}
 	return s.Start(ctx)

@@ -172,6 +172,7 @@ func TestKratosFaults(t *testing.T) {
 	}
 	defer logFile.Close()
 	s := newStack(dir, "&_journal=DELETE")
+	s.KratosBinary = shared.KratosBinary
 	s.Log = logFile
 	defer s.Stop()
 	if err := startWithDatabase(interrupted, s); err != nil {
