@@ -33,7 +33,7 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if isPrefetch(r.Header) {
-		askUser(w, r, "")
+		askUser(w, r, "", false)
 		return
 	}
 	// Else Chromium would show, after the logout, pages that it fetched in advance, and they would say "signed in".
@@ -59,10 +59,11 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 
 	// Only Ory and our page tell the token of a session. An empty one is no session's, and confirms nothing.
 	confirmed := sentToken != "" && sentToken == flow.LogoutToken
+	isSignedOut := err == nil && flow.LogoutUrl == ""
 	if vouched || confirmed {
 		http.Redirect(w, r, cmp.Or(flow.LogoutUrl, "/"), http.StatusSeeOther)
 	} else {
-		askUser(w, r, flow.LogoutToken)
+		askUser(w, r, flow.LogoutToken, isSignedOut)
 	}
 }
 
@@ -100,11 +101,13 @@ const logoutPageHead = `<!doctype html><html lang="en"><meta charset="utf-8"><me
 // askPage's link has a target, so that Turbo, htmx and the like leave the click to the browser. turbo-visit-control makes Turbo
 // show the page even if it asked for a frame's content.
 var askPage = template.Must(template.New("").Parse(logoutPageHead + `<meta name="turbo-visit-control" content="reload">
-<title>Logout</title><h1>Do you want to sign out?</h1><p>It is not certain that you clicked Logout, so nothing has happened.
-<p><a href="{{.}}" target="_top">Logout</a>`))
+<title>Logout</title>{{if .IsSignedOut}}<h1>You are signed out.</h1>
+{{- else}}<h1>Do you want to sign out?</h1><p>It is not certain that you clicked Logout, so nothing has happened.{{end}}
+<p><a href="{{.Link}}" target="_top">Logout</a>`))
 
-// askUser answers 403 with askPage, whose link has what r's query says, but the given logout_token.
-func askUser(w http.ResponseWriter, r *http.Request, logoutToken string) {
+// askUser answers 403 with askPage, whose link has what r's query says, but the given logout_token. Who is signed out is told
+// so, and not asked: behind a service worker, one click after another would bring the question back.
+func askUser(w http.ResponseWriter, r *http.Request, logoutToken string, isSignedOut bool) {
 	query := r.URL.Query()
 	query.Set("logout_token", logoutToken)
 	if r.Header.Get("HX-Request") != "" {
@@ -114,7 +117,10 @@ func askUser(w http.ResponseWriter, r *http.Request, logoutToken string) {
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(http.StatusForbidden) // Chromium and some routers use the answer to a prefetch for the click, but not an error.
-	askPage.Execute(w, "?"+query.Encode())
+	askPage.Execute(w, struct {
+		Link        string
+		IsSignedOut bool
+	}{"?" + query.Encode(), isSignedOut})
 }
 
 // logoutFlow asks Ory for a logout flow with r's cookies, which changes nothing. If nobody is signed in, it returns the zero
