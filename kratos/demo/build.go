@@ -50,7 +50,14 @@ func buildKratos(ctx context.Context) error {
 		return errors.New(`no C compiler works here, as "CGO_ENABLED=1 go build runtime/cgo" shows, and Kratos's SQLite needs one: ` +
 			`install gcc or clang, or set CC, or set KRATOS to a Kratos that you have`)
 	}
+	// An interrupted go build leaves its temporary files behind, which may be hundreds of MB.
+	tmp, err := os.MkdirTemp(os.Getenv("GOTMPDIR"), "ory-logout")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
 	build := kratosBuild(ctx, "-v", "-o", builtKratos, "github.com/ory/kratos")
+	build.Env = append(build.Env, "GOTMPDIR="+tmp)
 	output, err := build.StderrPipe()
 	if err != nil {
 		return err
