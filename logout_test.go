@@ -37,6 +37,12 @@ const (
 	flowURL       = "https://ory.example/self-service/logout?token=SECRET-TOKEN&return_to=/%2e%2e/%c3%bc"
 )
 
+// A return_to that Ory refuses, as a query, and what is logged of it.
+const (
+	refused = "return_to=https%3A%2F%2Fuser%3ASECRET-PASSWORD%40evil.example%2F%3Ftoken%3DSECRET-RETURN"
+	leftOut = `level=WARN msg="return_to left out" return_to=https://evil.example err="status 400: self_service_flow_return_to_forbidden"` + "\n"
+)
+
 var user = http.Header{"Cookie": {sessionCookie}} // on plain http, where no browser says more
 
 // logoutTest is a request for /logout, and what comes of it.
@@ -98,16 +104,11 @@ func (tt logoutTest) run(t *testing.T) {
 // What a click on Logout leads to, and what Ory is asked for it.
 func TestLogout(t *testing.T) {
 	const (
-		allowed  = "return_to=http%3A%2F%2Fapp.example%2F%3Fa%3Db%26c%3D%25+%2B%C3%BC"
-		refused  = "return_to=https%3A%2F%2Fuser%3ASECRET-PASSWORD%40evil.example%2F%3Ftoken%3DSECRET-RETURN"
-		noURL    = "return_to=%25"
-		noHost   = "return_to=javascript%3ASECRET"
-		tooLate  = `level=ERROR msg="logout failed" err="context deadline exceeded"`
-		warning  = `level=WARN msg="return_to left out" return_to=https://evil.example err="status 400: self_service_flow_return_to_forbidden"` + "\n"
-		errorLog = `level=ERROR msg="logout failed" err="status 500: no usable answer"`
+		allowed = "return_to=http%3A%2F%2Fapp.example%2F%3Fa%3Db%26c%3D%25+%2B%C3%BC"
+		tooLate = `level=ERROR msg="logout failed" err="context deadline exceeded"`
 	)
 	longHost := "return_to=https%3A%2F%2F" + strings.Repeat("h", 60000)
-	warnOf := func(origin string) string { return strings.Replace(warning, "https://evil.example", origin, 1) }
+	warnOf := func(origin string) string { return strings.Replace(leftOut, "https://evil.example", origin, 1) }
 	stranger := http.Header{"Cookie": {"theme=dark"}}
 	hangs := oryAnswer{hangs: true}.ServeHTTP
 	tests := []logoutTest{
@@ -120,14 +121,14 @@ func TestLogout(t *testing.T) {
 		{name: "logout URL that is not ASCII", ory: reply(200, flowJSON("http://ory.example/é")), wantLocation: "http://ory.example/%c3%a9"},
 		{name: "allowed return_to", query: allowed, wantAsked: []string{allowed}, wantLocation: flowURL},
 		{name: "empty return_to", query: "return_to=", wantLocation: flowURL},
-		{name: "refused return_to", query: refused, wantAsked: []string{refused, ""}, wantLocation: flowURL, wantLog: warning},
-		{name: "return_to that is no URL", query: noURL, wantAsked: []string{noURL, ""}, wantLocation: flowURL, wantLog: warnOf(`""`)},
-		{name: "return_to without a host", query: noHost, wantAsked: []string{noHost, ""}, wantLocation: flowURL, wantLog: warnOf("javascript:")},
+		{name: "refused return_to", query: refused, wantAsked: []string{refused, ""}, wantLocation: flowURL, wantLog: leftOut},
+		{name: "return_to that is no URL", query: "return_to=%25", wantAsked: []string{"return_to=%25", ""}, wantLocation: flowURL, wantLog: warnOf(`""`)},
+		{name: "return_to without a host", query: "return_to=javascript%3ASECRET", wantAsked: []string{"return_to=javascript%3ASECRET", ""}, wantLocation: flowURL, wantLog: warnOf("javascript:")},
 		{name: "return_to on a long host", query: longHost, wantAsked: []string{longHost, ""}, wantLocation: flowURL, wantLog: warnOf("https://" + strings.Repeat("h", 200-len("https://")))},
 		{name: "return_to, nobody signed in", query: refused, header: stranger, wantAsked: []string{refused}, wantLocation: "/"},
 		{name: "return_to, Ory hangs", query: refused, ory: hangs, wantAsked: []string{refused}, wantLocation: "/", wantLog: tooLate, wantTook: 3 * time.Second},
-		{name: "refused return_to, then an error", query: refused, oryAgain: reply(500, ""), wantAsked: []string{refused, ""}, wantLocation: "/", wantLog: warning + errorLog},
-		{name: "refused return_to after 2 seconds, then Ory hangs", query: refused, ory: after(2*time.Second, fakeKratos), oryAgain: hangs, wantAsked: []string{refused, ""}, wantLocation: "/", wantLog: warning + tooLate, wantTook: 3 * time.Second},
+		{name: "refused return_to, then an error", query: refused, oryAgain: reply(500, ""), wantAsked: []string{refused, ""}, wantLocation: "/", wantLog: leftOut + `level=ERROR msg="logout failed" err="status 500: no usable answer"`},
+		{name: "refused return_to after 2 seconds, then Ory hangs", query: refused, ory: after(2*time.Second, fakeKratos), oryAgain: hangs, wantAsked: []string{refused, ""}, wantLocation: "/", wantLog: leftOut + tooLate, wantTook: 3 * time.Second},
 	}
 	for _, status := range []int{200, 302, 400, 403, 404, 414, 429, 431, 500, 503} {
 		tests = append(tests, logoutTest{
@@ -196,8 +197,8 @@ func withCookie(h http.Header) http.Header {
 	return h
 }
 
-// Where no browser vouches, the flow's logout token signs out, and nothing else does. What else comes is asked, and costs
-// Ory one question without a return_to, and the log nothing.
+// Where no browser vouches, the flow's logout token signs out, and nothing else does. What else comes is asked. What
+// has no token at all costs Ory one question without a return_to, and the log nothing.
 func TestToken(t *testing.T) {
 	for name, h := range notVouchedFor {
 		for _, tt := range []logoutTest{
@@ -208,8 +209,9 @@ func TestToken(t *testing.T) {
 			{name: "another token", query: "logout_token=planted", wantToken: flowToken},
 			{name: "the token's beginning", query: "logout_token=SECRET", wantToken: flowToken},
 			{name: "more than the token", query: "logout_token=SECRET-TOKENS", wantToken: flowToken},
-			{name: "no token", query: "return_to=https%3A%2F%2Fevil.example", wantToken: flowToken},
-			{name: "empty token", query: "return_to=https%3A%2F%2Fevil.example&logout_token=", wantToken: flowToken},
+			{name: "another token, and a refused return_to", query: "logout_token=planted&" + refused, wantAsked: []string{refused, ""}, wantToken: flowToken, wantLog: leftOut},
+			{name: "no token", query: refused, wantToken: flowToken},
+			{name: "empty token", query: refused + "&logout_token=", wantToken: flowToken},
 			{name: "no token, and Ory's is empty", ory: reply(200, tokenless)},
 			{name: "empty token, and so is Ory's", query: "logout_token=", ory: reply(200, tokenless)},
 			{name: "the token of a session that has ended", query: "logout_token=SECRET-TOKEN", ory: reply(401, noSession)},
@@ -246,6 +248,9 @@ func TestPage(t *testing.T) {
 		checkHeader(t, resp, "Content-Type", "text/html; charset=utf-8")
 		checkHeader(t, resp, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
 		checkHeader(t, resp, "HX-Redirect", "")
+		checkContains(t, get(t, app, "/logout", behindWorker).Body.String(), "<title>Logout</title><h1>You are signed out.</h1>\n<p><a ")
+		checkContains(t, get(t, app, "/logout", prefetches[0]).Body.String(), "<h1>Do you want to sign out?</h1>")
+		checkContains(t, get(t, newApp(t, reply(500, "")), "/logout", withCookie(behindWorker)).Body.String(), "<h1>Do you want to sign out?</h1>")
 
 		r := newRequest(t.Context(), "/shop/logout?"+query, withCookie(behindWorker))
 		r.Header.Set("HX-Request", "true")
@@ -551,7 +556,6 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/", `200, Allow "", Cache-Control "no-store"`},
 		{"HEAD", "/", `200, Allow "", Cache-Control "no-store"`},
 		{"POST", "/", `405, Allow "GET, HEAD", Cache-Control ""`},
-		{"GET", "/logout", `303, Allow "", Cache-Control "no-store"`},
 		{"HEAD", "/logout", `405, Allow "GET", Cache-Control "no-store"`},
 		{"POST", "/logout", `405, Allow "GET, HEAD", Cache-Control ""`},
 		{"GET", "/logout/", `404, Allow "", Cache-Control ""`},
@@ -724,7 +728,7 @@ func FuzzLogout(f *testing.F) {
 		f.Add(answer.raw, answer.hangs, "logout_token=SECRET-TOKEN", worker)
 	}
 	f.Add(rawJSON(200, tokenless), false, "logout_token=", worker)
-	f.Add(rawJSON(400, refusal("https://evil.example")), false, "return_to=https%3A%2F%2Fevil.example", click)
+	f.Add(rawJSON(400, `{"error":{"id":"a","reason":"b"}}`), false, "return_to=https%3A%2F%2Fevil.example", click)
 	f.Add(good+"more than it announced: SECRET-TOKEN", false, "return_to=%0d%0a;&&=", click)
 	f.Add(rawJSON(200, costlyJSON(128<<10)), true, "", click)
 	f.Add(good, false, "logout_token=SECRET-TOKEN&return_to=http%3A%2F%2Fapp.example", otherSite)
@@ -1028,7 +1032,8 @@ func fakeKratos(w http.ResponseWriter, r *http.Request) {
 	case !strings.Contains(r.Header.Get("Cookie"), sessionCookie):
 		reply(401, noSession)(w, r)
 	case returnTo != "" && !strings.HasPrefix(returnTo, "http://app.example"):
-		reply(400, refusal(returnTo))(w, r)
+		const body = `{"error":{"id":"self_service_flow_return_to_forbidden","reason":%q}}`
+		reply(400, fmt.Sprintf(body, "Requested return_to URL "+returnTo+" is not allowed."))(w, r)
 	default:
 		reply(200, flowJSON(flowURL))(w, r)
 	}
@@ -1056,11 +1061,6 @@ const (
 func costlyJSON(size int) string {
 	const head, tail = `{"logout_token":"","logout_url":"","a":[{}`, `]}`
 	return head + strings.Repeat(",{}", (size-len(head+tail))/3) + tail
-}
-
-// refusal quotes returnTo, as Kratos does.
-func refusal(returnTo string) string {
-	return fmt.Sprintf(`{"error":{"id":"self_service_flow_return_to_forbidden","reason":%q}}`, "Requested return_to "+returnTo+" is not allowed.")
 }
 
 // raw returns an answer as it goes over the connection. header is one line.
