@@ -59,11 +59,11 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 
 	// Only Ory and our page tell the token of a session. An empty one is no session's, and confirms nothing.
 	confirmed := sentToken != "" && sentToken == flow.LogoutToken
-	isSignedOut := err == nil && flow.LogoutUrl == ""
+	hasEnded := sentToken != "" && err == nil && flow.LogoutUrl == "" // The session has, as by a click in another tab.
 	if vouched || confirmed {
 		http.Redirect(w, r, cmp.Or(flow.LogoutUrl, "/"), http.StatusSeeOther)
 	} else {
-		askUser(w, r, flow.LogoutToken, isSignedOut)
+		askUser(w, r, flow.LogoutToken, hasEnded)
 	}
 }
 
@@ -101,13 +101,13 @@ const logoutPageHead = `<!doctype html><html lang="en"><meta charset="utf-8"><me
 // askPage's link has a target, so that Turbo, htmx and the like leave the click to the browser. turbo-visit-control makes Turbo
 // show the page even if it asked for a frame's content.
 var askPage = template.Must(template.New("").Parse(logoutPageHead + `<meta name="turbo-visit-control" content="reload">
-<title>Logout</title>{{if .IsSignedOut}}<h1>You are signed out.</h1>
+<title>Logout</title>{{if .HasEnded}}<h1>You are signed out.</h1>
 {{- else}}<h1>Do you want to sign out?</h1><p>It is not certain that you clicked Logout, so nothing has happened.{{end}}
 <p><a href="{{.Link}}" target="_top">Logout</a>`))
 
-// askUser answers 403 with askPage, whose link has what r's query says, but the given logout_token. Who is signed out is told
-// so, and not asked: behind a service worker, one click after another would bring the question back.
-func askUser(w http.ResponseWriter, r *http.Request, logoutToken string, isSignedOut bool) {
+// askUser answers 403 with askPage, whose link has what r's query says, but the given logout_token. If the session of the link
+// that was clicked has ended, the page says so instead: behind a service worker, each click would bring the question back.
+func askUser(w http.ResponseWriter, r *http.Request, logoutToken string, hasEnded bool) {
 	query := r.URL.Query()
 	query.Set("logout_token", logoutToken)
 	if r.Header.Get("HX-Request") != "" {
@@ -118,9 +118,9 @@ func askUser(w http.ResponseWriter, r *http.Request, logoutToken string, isSigne
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(http.StatusForbidden) // Chromium and some routers use the answer to a prefetch for the click, but not an error.
 	askPage.Execute(w, struct {
-		Link        string
-		IsSignedOut bool
-	}{"?" + query.Encode(), isSignedOut})
+		Link     string
+		HasEnded bool
+	}{"?" + query.Encode(), hasEnded})
 }
 
 // logoutFlow asks Ory for a logout flow with r's cookies, which changes nothing. If nobody is signed in, it returns the zero
