@@ -106,6 +106,10 @@ func newOrigin(scheme string, logout http.Handler) *origin {
 	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { logout.ServeHTTP(statusWriter{w, &o.lastStatus}, r) })
 	mux.HandleFunc("/page", pageHandler)
 	mux.HandleFunc("/worker.js", pageHandler)
+	mux.HandleFunc("/ngsw.json", func(w http.ResponseWriter, _ *http.Request) { // of Angular's service worker
+		io.WriteString(w, `{"configVersion": 1, "index": "/", "navigationUrls": [{"positive": true, "regex": "."}],
+			"assetGroups": [{"name": "app", "installMode": "prefetch", "urls": ["/"], "patterns": []}], "hashTable": {}}`)
+	})
 	mux.Handle("/node_modules/", http.FileServer(http.Dir(".bin")))
 	// For scripts, as Kratos's session cookie is HttpOnly.
 	mux.HandleFunc("/cookies", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("Cookie")) })

@@ -37,7 +37,7 @@ type row struct {
 }
 
 func testRows(t *testing.T, engine string, b browser, route http.Handler) {
-	for _, rows := range [][]row{ownRows(), siteRows(engine), preloadRows(engine), attackRows(), workerRows(), libraryRows()} {
+	for _, rows := range [][]row{ownRows(), siteRows(engine), preloadRows(engine), attackRows(), workerRows(), fallbackRows(), libraryRows()} {
 		for _, row := range rows {
 			want := row.want
 			if route != proxy {
@@ -163,8 +163,9 @@ func ownRows() []row {
 
 // serviceWorker takes control of the app's pages at once.
 type serviceWorker struct {
-	name, activate, fetch string  // what it does at these events
-	click                 outcome // what a click on Logout comes to
+	name, script    string
+	activate, fetch string  // what it does at these events
+	click           outcome // what a click on Logout comes to
 }
 
 const (
@@ -197,7 +198,7 @@ func (w serviceWorker) behind() string { return ", behind a service worker that 
 // register has the app's pages controlled by a service worker.
 func (u *user) register(w serviceWorker) {
 	u.t.Helper()
-	script := `
+	script := w.script + `
 		self.addEventListener("install", () => self.skipWaiting())
 		self.addEventListener("activate", e => e.waitUntil((async () => { ` + w.activate + `; await clients.claim() })()))
 		self.addEventListener("fetch", e => { ` + w.fetch + ` })`
@@ -219,6 +220,18 @@ func workerRows() []row {
 			u.clickLink()
 			u.waitForTrue(`location.search !== ""`) // the next question
 		}, want: asks},
+		{name: "click on the question in a second tab after a logout" + passesOn.behind(), act: func(u *user) {
+			u.register(passesOn)
+			u.clickOn(u.url, `<a href="LOGOUT" target="_blank">Logout</a>`)
+			second := u.otherTab()
+			second.waitForQuestion()
+			u.open(u.logoutURL)
+			u.waitForQuestion()
+			u.clickLink()
+			u.checkSignedOut()
+			second.clickLink()
+			second.waitFor(u.logoutURL, signedOut)
+		}, want: signsOut},
 		{name: "frame on a page of the app's" + passesOn.behind(), act: func(u *user) {
 			u.register(passesOn)
 			u.openPage(u.url, `<iframe src="LOGOUT"></iframe>`)
@@ -242,11 +255,58 @@ func workerRows() []row {
 	return rows
 }
 
-// npmInstall puts libraries that fetch what links lead to into .bin/node_modules.
+// fallbackRows are of an app whose service worker, Workbox's or Angular's, answers navigations with the page at /.
+func fallbackRows() []row {
+	const workbox = `importScripts("/node_modules/workbox-core/build/workbox-core.prod.js",
+			"/node_modules/workbox-routing/build/workbox-routing.prod.js")
+		workbox.routing.registerRoute(new workbox.routing.NavigationRoute(() => fetch("/"), {denylist: [DENYLIST]}))`
+	const angular = `importScripts("/node_modules/ngsw/ngsw-worker.js") // It reads /ngsw.json.`
+	asItComes := strings.ReplaceAll(workbox, "DENYLIST", "")
+	withDenylist := strings.ReplaceAll(workbox, "DENYLIST", `/^\/logout/`)
+	click := func(script, query string) func(u *user) {
+		return func(u *user) {
+			u.install()
+			u.register(serviceWorker{script: script})
+			u.eval(`document.querySelector("a").search = "` + query + `"`)
+			u.clickLink()
+		}
+	}
+	clickInVain := func(script string) func(u *user) {
+		return func(u *user) {
+			click(script, "")(u)
+			u.waitFor(u.logoutURL, signedIn) // The worker has answered.
+		}
+	}
+	typed := func(script, query string) func(u *user) {
+		return func(u *user) {
+			u.install()
+			u.register(serviceWorker{script: script})
+			u.open(u.logoutURL + query)
+		}
+	}
+	return []row{
+		{name: "click with Workbox", act: clickInVain(asItComes), want: unsent},
+		{name: "click with Workbox and a denylist", act: click(withDenylist, ""), want: signsOut},
+		{name: "typed URL with Workbox and a denylist", act: typed(withDenylist, ""), want: asks},
+		{name: "click with Angular's worker", act: clickInVain(angular), want: unsent},
+		{name: "click with Angular's worker and ngsw-bypass", act: click(angular, "?ngsw-bypass"), want: signsOut},
+		{name: "typed URL with Angular's worker and ngsw-bypass", act: typed(angular, "?ngsw-bypass"), want: asks},
+	}
+}
+
+// install waits until the libraries are in .bin/node_modules.
+func (u *user) install() {
+	u.t.Helper()
+	lookPath(u.t, "npm", "npm")
+	u.must(npmInstall())
+}
+
+// npmInstall puts libraries that fetch what links lead to, or answer for it, into .bin/node_modules.
 var npmInstall = sync.OnceValue(func() error {
 	cmd := exec.CommandContext(interrupted, "npm", "install", "--silent", "--ignore-scripts", "--no-package-lock", "--prefer-offline",
 		"--no-audit", "--no-fund", "--prefix", ".bin",
-		"turbo@npm:@hotwired/turbo@8.0.23", "htmx1@npm:htmx.org@1.9.12", "htmx2@npm:htmx.org@2.0.11", "htmx4@npm:htmx.org@4.0.1")
+		"turbo@npm:@hotwired/turbo@8.0.23", "htmx1@npm:htmx.org@1.9.12", "htmx2@npm:htmx.org@2.0.11", "htmx4@npm:htmx.org@4.0.1",
+		"workbox-routing@7.4.1", "ngsw@npm:@angular/service-worker@22.2.0", "--legacy-peer-deps")
 	cmd.Stderr = os.Stderr
 	return cmd.Run()
 })
@@ -257,8 +317,7 @@ func libraryRows() (rows []row) {
 	const hxGet, top = `<a href="LOGOUT" hx-get="LOGOUT">Logout</a>`, `target="_top"`
 	open := func(u *user, file, body, attribute string) {
 		u.t.Helper()
-		lookPath(u.t, "npm", "npm")
-		u.must(npmInstall())
+		u.install()
 		u.openPage(u.url, `<script src="/node_modules/`+file+`"></script>`+strings.ReplaceAll(body, "<a", "<a "+attribute))
 	}
 	for _, library := range []struct {
