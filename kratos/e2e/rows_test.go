@@ -26,6 +26,7 @@ const (
 	unsent   outcome = "is not sent"                   // by the browser
 	unseen   outcome = "signs out unseen"              // by Ory's sample: the user looks at another page
 	harmless outcome = "is answered, and does nothing" // by Ory's sample
+	stuck    outcome = "leads to the app's home page"  // by a service worker that answers it
 )
 
 // row is what a user does, or what a page does to a user, who is signed in and on the app's home page.
@@ -70,6 +71,11 @@ func (u *user) expect(want outcome) {
 		u.checkSignedIn()
 	case unsent:
 		u.checkSignedIn()
+		if got := u.lastStatus.Load(); got != 0 {
+			u.t.Errorf("got an answer %d of %s, want none", got, u.logoutURL)
+		}
+	case stuck:
+		u.waitFor(u.logoutURL, signedIn)
 		if got := u.lastStatus.Load(); got != 0 {
 			u.t.Errorf("got an answer %d of %s, want none", got, u.logoutURL)
 		}
