@@ -72,18 +72,10 @@ Ctrl-C ends it all.
 
 // checkPorts returns an error that names the first of s's ports that is taken.
 func checkPorts(s *demo.Stack) error {
-	for _, port := range []struct {
-		number int
-		use    string
-	}{
-		{s.AppPort, "the app"},
-		{s.KratosPort, "Kratos"},
-		{s.AdminPort, "Kratos's admin API"},
-		{s.SignInPort, "the sign-in page"},
-	} {
-		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port.number))
+	for _, port := range []int{s.AppPort, s.KratosPort, s.AdminPort, s.SignInPort} {
+		ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
-			return fmt.Errorf("port %d is taken, but %s needs it: end the program that listens there (%w)", port.number, port.use, err)
+			return fmt.Errorf("the demo needs port %d: end the program that listens there (%w)", port, err)
 		}
 		ln.Close()
 	}
