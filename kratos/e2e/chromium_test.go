@@ -59,6 +59,10 @@ func (c chromium) reload() error               { return c.do(chromedp.Reload()) 
 func (c chromium) press(key string) error      { return c.do(chromedp.KeyEvent(key)) }
 
 func (c chromium) mouse(x, y, clicks int) error {
+	// A tab behind another takes 5 seconds for a click.
+	if _, err := chromedp.Call(c.ctx, page.BringToFront, cdp.Empty{}); err != nil {
+		return err
+	}
 	err := c.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, float64(x), float64(y)))
 	for i := 0; i < clicks && err == nil; i++ {
 		err = c.do(chromedp.MouseClickXY(float64(x), float64(y)))
