@@ -271,7 +271,7 @@ func (u *user) waitForAnswer(status int64) {
 func (u *user) waitForQuestion() {
 	u.t.Helper()
 	u.waitForAnswer(http.StatusForbidden)
-	u.waitFor(u.logoutURL, "Do you want to sign out?")
+	u.waitFor(u.logoutURL, question)
 }
 
 // checkSignedOut checks that a logout has done all it should.

@@ -23,6 +23,7 @@ const (
 	signedIn  = "You are signed in."
 	signedOut = "You are signed out."
 	unknown   = "You may be signed in."
+	question  = "Do you want to sign out?"
 )
 
 // client is a user with a cookie jar and without a browser.

@@ -171,7 +171,7 @@ func attackRows() []row {
 			tab.waitFor(u.lands, signedOut)
 			u.open(u.lands) // in the first tab, whose scripts can ask for the cookie
 		}, want: signsOut},
-		{name: "link on another site, with planted secrets", act: (*user).clickPlanted, want: asks},
+		{name: "link on another site, with planted secrets", act: func(u *user) { u.clickPlanted("") }, want: asks},
 		{name: "history.back() after a click, to a typed URL that another site now redirects", act: typed(func(u *user) {
 			u.clickLink()
 			u.waitForTrue(`location.pathname === "/second"`)
@@ -187,8 +187,8 @@ func attackRows() []row {
 }
 
 // clickPlanted has the user click a link on another site that has a cookie and a token of its own.
-func (u *user) clickPlanted() {
+func (u *user) clickPlanted(query string) {
 	u.t.Helper()
 	u.open(sameSite + "/page?cookie=logout_confirm=planted")
-	u.clickOn(crossSite, `<a href="LOGOUT?logout_confirm=planted&logout_token=planted">Logout</a>`)
+	u.clickOn(crossSite, `<a href="LOGOUT?logout_confirm=planted&logout_token=planted&`+query+`">Logout</a>`)
 }
