@@ -101,12 +101,12 @@ const logoutPageHead = `<!doctype html><html lang="en"><meta charset="utf-8"><me
 // askPage's link has a target, so that Turbo, htmx and the like leave the click to the browser. turbo-visit-control makes Turbo
 // show the page even if it asked for a frame's content.
 var askPage = template.Must(template.New("").Parse(logoutPageHead + `<meta name="turbo-visit-control" content="reload">
-<title>Logout</title>{{if .HasEnded}}<h1>You are signed out.</h1>
+<title>Logout</title>{{if .HasEnded}}<h1>You are signed out.</h1><p><a href="." target="_top">Continue</a>
 {{- else}}<h1>Do you want to sign out?</h1><p>It is not certain that you clicked Logout, so nothing has happened.{{end}}
 <p><a href="{{.Link}}" target="_top">Logout</a>`))
 
 // askUser answers 403 with askPage, whose link has what r's query says, but the given logout_token. If the session of the link
-// that was clicked has ended, the page says so instead: behind a service worker, each click would bring the question back.
+// that was clicked has ended, the page says so: behind a service worker, the user would be asked again with each click.
 func askUser(w http.ResponseWriter, r *http.Request, logoutToken string, hasEnded bool) {
 	query := r.URL.Query()
 	query.Set("logout_token", logoutToken)

@@ -248,7 +248,7 @@ func TestPage(t *testing.T) {
 		checkHeader(t, resp, "Content-Type", "text/html; charset=utf-8")
 		checkHeader(t, resp, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
 		checkHeader(t, resp, "HX-Redirect", "")
-		checkContains(t, get(t, app, "/logout?logout_token=x", behindWorker).Body.String(), "<title>Logout</title><h1>You are signed out.</h1>\n<p><a ")
+		checkContains(t, get(t, app, "/logout?logout_token=x", behindWorker).Body.String(), `<h1>You are signed out.</h1><p><a href="." target="_top">Continue</a>`)
 		checkContains(t, get(t, app, "/logout", behindWorker).Body.String(), "<h1>Do you want to sign out?</h1>")
 		checkContains(t, get(t, app, "/logout?logout_token=x", prefetches[0]).Body.String(), "<h1>Do you want to sign out?</h1>")
 		checkContains(t, get(t, newApp(t, reply(500, "")), "/logout?logout_token=x", withCookie(behindWorker)).Body.String(), "<h1>Do you want")
