@@ -264,11 +264,14 @@ func workerRows() []row {
 			row{name: "typed URL" + worker.behind(), act: func(u *user) {
 				u.register(worker)
 				u.open(u.logoutURL + "?" + worker.query)
-			}, want: rest},
-			row{name: "link on another site, with planted secrets" + worker.behind(), act: func(u *user) {
-				u.register(worker)
-				u.clickPlanted(worker.query)
-			}, want: rest, sample: sample})
+			}, want: rest})
+		if worker.click == stuck { // Of another site's link WebKit shows the home page too, but now and then it asks the app as well.
+			continue
+		}
+		rows = append(rows, row{name: "link on another site, with planted secrets" + worker.behind(), act: func(u *user) {
+			u.register(worker)
+			u.clickPlanted(worker.query)
+		}, want: asks, sample: signsOut})
 	}
 	return rows
 }
@@ -298,6 +301,7 @@ func libraryRows() (rows []row) {
 		u.t.Helper()
 		u.installLibraries()
 		u.openPage(u.url, `<script src="/node_modules/`+file+`"></script>`+strings.ReplaceAll(body, "<a", "<a "+attribute))
+		u.waitForTrue(`document.readyState === "complete"`) // Before that, Turbo does not see the mouse.
 	}
 	for _, library := range []struct {
 		name, file, body string
