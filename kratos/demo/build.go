@@ -83,23 +83,17 @@ func kratosBuild(ctx context.Context, args ...string) *exec.Cmd {
 
 // printProgress counts the modules and packages that go build -v names in output, and prints all else that it says.
 func printProgress(output io.Reader) {
-	modules := 0
-	packages := 0
-	for lines := bufio.NewScanner(output); lines.Scan(); {
-		line := lines.Text()
-		switch {
-		case strings.HasPrefix(line, "go: downloading "):
-			modules++
-			if modules%100 == 0 {
-				fmt.Printf("%4d modules downloaded\n", modules)
-			}
-		case !strings.Contains(line, " "):
-			packages++
-			if packages%100 == 0 {
-				fmt.Printf("%4d packages compiled\n", packages)
-			}
-		default:
-			fmt.Fprintln(os.Stderr, line)
+	count := 0
+	lines := bufio.NewScanner(output)
+	for lines.Scan() {
+		isPackage := !strings.Contains(lines.Text(), " ")
+		if !isPackage && !strings.HasPrefix(lines.Text(), "go: downloading ") {
+			fmt.Fprintln(os.Stderr, lines.Text())
+			continue
+		}
+		count++
+		if count%100 == 0 {
+			fmt.Printf("%4d modules and packages\n", count)
 		}
 	}
 }
