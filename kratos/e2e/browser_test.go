@@ -125,9 +125,10 @@ func newUser(t *testing.T, b browser, route http.Handler) *user {
 		t.Fatal("interrupted")
 	}
 	t.Cleanup(func() {
-		for other, err := b.other(); err == nil; other, err = b.other() {
-			if other.closeTab() != nil {
-				break
+		for {
+			other, err := b.other()
+			if err != nil || other.closeTab() != nil {
+				return
 			}
 		}
 	})

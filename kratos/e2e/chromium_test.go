@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -21,12 +20,10 @@ type chromium struct{ ctx context.Context }
 func startChromium(t *testing.T, colors string) browser {
 	path := lookPath(t, "chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU,
+		chromedp.NoSandbox, // which does not work for root
 		chromedp.Flag("ignore-certificate-errors", true))
 	if colors == "dark" {
 		options = append(options, chromedp.Flag("blink-settings", "preferredColorScheme=0"))
-	}
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // the sandbox does not work for root
 	}
 	ctx, stop := chromedp.NewExecAllocator(interrupted, options...)
 	t.Cleanup(stop)

@@ -4,6 +4,7 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -43,7 +44,13 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // The build of Kratos may take many of these.
+	flag.Parse()
+	limit, err := time.ParseDuration(flag.Lookup("test.timeout").Value.String())
+	if err != nil || limit == 0 { // which means none
+		limit = time.Hour
+	}
+	// At the limit itself, go test would end and leave Kratos and the browsers behind.
+	ctx, cancel := context.WithTimeout(context.Background(), limit-30*time.Second)
 	defer cancel()
 	var stop context.CancelFunc
 	interrupted, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
@@ -208,10 +215,12 @@ func retry(t *testing.T, what string, f func() error) {
 
 // poll calls f until it succeeds, or for 30 seconds.
 func poll(f func() error) error {
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	deadline := time.Now().Add(30 * time.Second)
+	for {
 		err := f()
 		if err == nil || interrupted.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }

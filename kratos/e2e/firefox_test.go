@@ -16,18 +16,17 @@ import (
 // firefox is a tab of a Firefox, which speaks WebDriver BiDi: https://w3c.github.io/webdriver-bidi/
 type firefox struct {
 	webDriverInput
-	conn    *websocket.Conn
-	context string
+	conn  *websocket.Conn
+	tabID string // or context, as BiDi calls it
 }
 
 func startFirefox(t *testing.T, colors string) browser {
 	path := lookPath(t, "firefox-esr", "firefox-esr", "firefox")
+	// Not t.TempDir, which fails the test if it cannot remove all: processes of Firefox's may still write there.
 	profile, err := os.MkdirTemp("", "ory-logout-firefox")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(profile) }) // or most of it: processes of Firefox's may still write there
-
 	override := "1" // which is light
 	if colors == "dark" {
 		override = "0"
@@ -60,7 +59,7 @@ func startFirefox(t *testing.T, colors string) browser {
 func (f firefox) call(method string, p params, result any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout) // its end closes f.conn
 	defer cancel()
-	p["context"] = f.context
+	p["context"] = f.tabID
 	if err := wsjson.Write(ctx, f.conn, params{"id": 0, "method": method, "params": p}); err != nil {
 		return err
 	}
@@ -100,7 +99,7 @@ func (f firefox) eval(js string) (string, error) {
 		Result           struct{ Value string }
 		ExceptionDetails struct{ Text string }
 	}
-	err := f.call("script.evaluate", params{"target": params{"context": f.context}, "expression": js, "awaitPromise": false}, &result)
+	err := f.call("script.evaluate", params{"target": params{"context": f.tabID}, "expression": js, "awaitPromise": false}, &result)
 	if text := result.ExceptionDetails.Text; text != "" {
 		return "", fmt.Errorf("%s: %s", js, text)
 	}
@@ -131,8 +130,8 @@ func (f firefox) other() (browser, error) {
 		return nil, err
 	}
 	for _, tab := range tree.Contexts {
-		if tab.Context != f.context {
-			other := firefox{conn: f.conn, context: tab.Context}
+		if tab.Context != f.tabID {
+			other := firefox{conn: f.conn, tabID: tab.Context}
 			other.webDriverInput = func(actions []any) error { return other.call("input.performActions", params{"actions": actions}, nil) }
 			return other, nil
 		}
