@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -30,11 +29,6 @@ const (
 type client struct {
 	http.Client
 	s *demo.Stack
-}
-
-func newClient(s *demo.Stack) *client {
-	jar, _ := cookiejar.New(nil) // has no errors
-	return &client{Client: http.Client{Jar: jar, Timeout: commandTimeout}, s: s}
 }
 
 // send sends a request, with form if there is one, and returns the page that it leads to, and where that is.
@@ -85,21 +79,18 @@ type flow struct {
 	}
 }
 
-// start starts a flow, and returns it with the value that its form must have against forgery.
+// start starts a flow, and returns it with the value that its form must hold for Kratos to know that it is its own.
 func (c *client) start(kind string) (f flow, csrfToken string, err error) {
 	body, _, err := c.send("application/json", fmt.Sprintf("http://localhost:%d/self-service/%s/browser", c.s.KratosPort, kind), nil)
-	if err != nil {
-		return flow{}, "", err
-	}
-	if err := json.Unmarshal([]byte(body), &f); err != nil {
-		return flow{}, "", err
+	if err == nil {
+		err = json.Unmarshal([]byte(body), &f)
 	}
 	for _, node := range f.UI.Nodes {
 		if node.Attributes.Name == "csrf_token" {
 			csrfToken = fmt.Sprint(node.Attributes.Value)
 		}
 	}
-	return f, csrfToken, nil
+	return f, csrfToken, err
 }
 
 func (c *client) signIn(email string) error {
@@ -133,7 +124,8 @@ func newSession(t *testing.T, s *demo.Stack, email string) *client {
 	retry(t, "a session", func() error {
 		signingIn.Lock()
 		defer signingIn.Unlock()
-		c = newClient(s)
+		jar, _ := cookiejar.New(nil) // has no errors
+		c = &client{Client: http.Client{Jar: jar, Timeout: commandTimeout}, s: s}
 		return c.signIn(email)
 	})
 	return c
@@ -162,6 +154,8 @@ func checkWhoami(t *testing.T, s *demo.Stack, session string, want int) {
 	}
 }
 
+const logoutTokenStart = "ory_lo_" // of all logout tokens of Kratos's
+
 // While Kratos fails, a click on Logout neither signs out nor says so. Once it works again, the next one does.
 func TestKratosFaults(t *testing.T) {
 	dir := t.TempDir()
@@ -183,15 +177,14 @@ func TestKratosFaults(t *testing.T) {
 
 	db := filepath.Join(dir, database)
 	var tables []byte
-	var secrets []string
+	secrets := []string{logoutTokenStart}
 	for _, fault := range []struct {
 		name        string
 		happen, end func() error
 	}{
-		{name: "Kratos is killed", happen: func() error {
-			err := s.Kratos.Process.Kill()
-			s.Kratos.Stop() // waits for its end
-			return err
+		{name: "Kratos has ended", happen: func() error {
+			s.Kratos.Stop()
+			return nil
 		}, end: func() error { return s.StartKratos(interrupted) }},
 		// To SQLite, an empty file is a database without tables. It reads a file again whose change counter is another one:
 		// https://sqlite.org/fileformat.html
@@ -206,12 +199,6 @@ func TestKratosFaults(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) {
 			c := newSession(t, s, demo.Email)
 			session := c.session()
-			c.CheckRedirect = func(r *http.Request, _ []*http.Request) error {
-				if token := r.URL.Query().Get("token"); token != "" {
-					secrets = append(secrets, token)
-				}
-				return nil
-			}
 			_, value, _ := strings.Cut(session, "=")
 			secrets = append(secrets, value)
 			c.checkPage(t, "/", signedIn)
@@ -221,8 +208,8 @@ func TestKratosFaults(t *testing.T) {
 			}
 			start := time.Now()
 			c.checkPage(t, "/logout", unknown)
-			if got, limit := time.Since(start), 5*time.Second; got > limit {
-				t.Errorf("got the home page after %v, want at most %v", got, limit)
+			if got := time.Since(start); got > 5*time.Second {
+				t.Errorf("got the home page after %v, want it within 5 seconds", got)
 			}
 
 			if err := fault.end(); err != nil {
@@ -237,14 +224,11 @@ func TestKratosFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(logged, []byte("logout failed")) {
+	if !strings.Contains(string(logged), "logout failed") {
 		t.Error("no failed logout is logged")
 	}
-	if got := len(secrets); got != 4 {
-		t.Errorf("got %d secrets, want 4: a cookie and a token of each fault", got)
-	}
 	for _, secret := range secrets {
-		if bytes.Contains(logged, []byte(secret)) {
+		if strings.Contains(string(logged), secret) {
 			t.Error("a session cookie or a logout token is logged")
 		}
 	}
@@ -262,7 +246,7 @@ func TestLogoutToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(first, `"logout_token":"`) || first != second {
+	if !strings.Contains(first, `"logout_token":"`+logoutTokenStart) || first != second {
 		t.Errorf("got the logout flows %s and %s, want them alike, or the app may ask its question for ever", first, second)
 	}
 }
