@@ -14,11 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -34,7 +33,7 @@ type App struct {
 }
 
 func main() {
-	logTo(os.Stderr)
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "ory-logout:", err)
 		os.Exit(1)
@@ -45,7 +44,8 @@ func main() {
 func run() error {
 	oryURL := cmp.Or(os.Getenv("ORY_SDK_URL"), "http://localhost:4000")
 	// Paths are appended to it, and browsers are sent there.
-	if !isHTTPURL(oryURL) || strings.ContainsAny(oryURL, "?#@ ") {
+	u, err := url.Parse(oryURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.ContainsAny(oryURL, "?#@ ") {
 		return errors.New("ORY_SDK_URL is not usable: set it to Ory's public URL, http or https, without user, query, fragment and space, like http://localhost:4000")
 	}
 	// A signal that comes as soon as the server can be reached must not be lost.
@@ -62,7 +62,8 @@ func run() error {
 	return serve(ctx, ln, app.routes())
 }
 
-// serve serves h on ln until the end of ctx. Requests that are under way then may take 10 seconds more.
+// serve serves h on ln until the end of ctx. Requests that are under way then may take 10 seconds more; if one takes longer,
+// it is cut off, and serve returns an error.
 func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	srv := newServer(h)
 	failed := make(chan error, 1)
@@ -74,15 +75,10 @@ func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	}
 	grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	srv.Shutdown(grace) // The end of the program cuts off what is left.
+	if err := srv.Shutdown(grace); err != nil {
+		return fmt.Errorf("the stop cut off requests that were still under way after 10 seconds: %w", err)
+	}
 	return nil
-}
-
-// logTo makes slog write to w, and silences package log: there, net/http's client writes what a server sends unasked,
-// which may be a logout URL.
-func logTo(w io.Writer) {
-	slog.SetDefault(slog.New(slog.NewTextHandler(w, nil)))
-	log.SetOutput(io.Discard) // SetDefault had it write to slog
 }
 
 func (app *App) routes() http.Handler {
@@ -104,11 +100,49 @@ func newServer(h http.Handler) *http.Server {
 	}
 }
 
+const maxOryAnswer = 128 << 10 // bytes of a header or a body. Ory sends a few KB.
+
+// newOryClient returns a client of the Ory at baseURL, its public URL.
+func newOryClient(baseURL string) *ory.APIClient {
+	cfg := ory.NewConfiguration()
+	cfg.Servers = ory.ServerConfigurations{{URL: strings.TrimRight(baseURL, "/")}}
+	cfg.HTTPClient = &http.Client{
+		Transport: oryTransport{&http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			MaxResponseHeaderBytes: maxOryAnswer,
+			MaxIdleConnsPerHost:    1 << 20, // With the default, 2, most logouts of a busy app open a connection.
+			IdleConnTimeout:        90 * time.Second,
+			// Dials and TLS handshakes go on when the browser that waited for them has left. With a DialContext, a Transport
+			// speaks HTTP/1.1 only. That is wanted: over HTTP/2, one user's large cookies made nginx drop all users' requests.
+			DialContext:         (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+			TLSHandshakeTimeout: 3 * time.Second,
+		}},
+		// A redirect means that baseURL is wrong. Followed to another host, it would lose the cookies, and Ory would say that
+		// nobody is signed in.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return ory.NewAPIClient(cfg)
+}
+
+// oryTransport is a Transport that bounds what a broken Ory can cost.
+type oryTransport struct{ *http.Transport }
+
+func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.Transport.RoundTrip(r)
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.CloseIdleConnections() // If one connection is dead, so may be the idle ones, and each would fail a logout.
+	}
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxOryAnswer) // It is meant for requests, and works without a writer.
+	}
+	return resp, err
+}
+
 // homePage reloads itself when the Back button shows a kept copy: on http, WebKit keeps one in spite of no-store.
-var homePage = template.Must(template.New("").Parse(logoutPageHead + `<title>Ory logout</title>
+var homePage = template.Must(template.New("").Parse(pageHead + `<title>Ory logout</title>
 <h1>{{.State}}</h1>
 {{with .Text}}<p>{{.}}{{end}}
-<p><a href="{{.Href}}" target="_top">{{.Link}}</a>
+<p><a class="button" href="{{.Href}}" target="_top">{{.Link}}</a>
 <script>onpageshow = event => { if (event.persisted) location.reload() }</script>
 `))
 
@@ -118,7 +152,11 @@ var homePage = template.Must(template.New("").Parse(logoutPageHead + `<title>Ory
 // broken, and 403 to a user who is signed in by one of two factors.
 func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Security-Policy", "frame-ancestors 'none'") // In a frame, another site could have Logout clicked.
+	if isPrefetch(r.Header) { // One that begins while a logout is under way would be shown after it.
+		http.Error(w, "no prefetch: the page shows the session's state", http.StatusForbidden)
+		return
+	}
+	w.Header().Set("Content-Security-Policy", "frame-ancestors 'none'") // against clickjacking of Logout
 	page := struct{ State, Text, Link, Href string }{State: "You are signed in.", Link: "Logout", Href: "/logout"}
 
 	// With the 3 seconds of a logout, the user sees this page within 5 seconds of a click, even if Ory hangs.
@@ -127,8 +165,7 @@ func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 	flow, err := app.logoutFlow(ctx, r, "")
 	switch {
 	case err != nil:
-		browserLeft := errors.Is(r.Context().Err(), context.Canceled)
-		if !browserLeft {
+		if ctx.Err() != context.Canceled { // else the browser has left
 			slog.ErrorContext(ctx, "session unknown", "err", err)
 		}
 		page.State = "You may be signed in."
@@ -138,5 +175,5 @@ func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 		page.Link = "Sign in"
 		page.Href = app.ory.GetConfig().Servers[0].URL + "/self-service/login/browser"
 	}
-	homePage.Execute(w, page)
+	_ = homePage.Execute(w, page)
 }
