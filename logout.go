@@ -25,27 +25,29 @@ const homeURL = "/"
 // 303 to the flow's logout URL, where Ory ends the session, or to homeURL if there is no flow. Ory then sends the browser
 // to the URL in the query's return_to, if it allows that: https://www.ory.com/docs/kratos/self-service/flows/user-logout
 //
-// It answers 403 and a page that asks the user, if the browser does not vouch for the click and the query does not have the
-// session's logout token. The link on that page has it.
+// A click is a request that the browser vouches for, or that has the session's logout token in its query. All else, and each
+// prefetch, is answered with 403 and a page that asks the user. The link on that page has the token.
 func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	query := r.URL.Query()
 	if isPrefetch(r.Header) {
-		askUser(w, r, "?"+query.Encode())
+		askUser(w, r, "?"+query.Encode()) // and not RawQuery: a colon in it makes html/template refuse the link
 		return
 	}
-	// Without this, Chromium may show a page after the logout that it fetched before, and that says "signed in".
+	// Without this, Chromium may show pages after the logout that it fetched before, and they say "signed in".
 	w.Header().Set("Clear-Site-Data", `"prefetchCache", "prerenderCache"`)
 
 	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 	defer cancel()
+	// The return_to waits until it is known to be a click: by the time that Ory takes to refuse one, another site could tell
+	// whether the user is signed in.
 	flow, err := app.logoutFlow(ctx, r, "")
 
 	// Ory gives the token only for the session's cookie, so no other site knows it.
 	token := query.Get("logout_token")
-	hasToken := token != "" && token == flow.LogoutToken
-	if !hasToken && !browserVouches(r.Header) {
-		link := homeURL
+	clicked := browserVouches(r.Header) || token != "" && token == flow.LogoutToken
+	if !clicked {
+		link := homeURL // Without a token, nobody is signed in or Ory fails, and the home page says which.
 		if flow.LogoutToken != "" {
 			query.Set("logout_token", flow.LogoutToken)
 			link = "?" + query.Encode()
@@ -54,12 +56,12 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	// From here on, this is Ory's sample, and return_to. The context is canceled if the browser has left: no failure.
+	// Only a click that fails is an error, and only if the browser still waits: the context is canceled when it leaves.
 	if err != nil && ctx.Err() != context.Canceled {
 		slog.ErrorContext(ctx, "logout failed", "err", err)
 	}
 	if returnTo := query.Get("return_to"); returnTo != "" && flow.LogoutUrl != "" {
-		// Ory gives no flow for a return_to that it does not allow. The flow without it signs the user out as well.
+		// Ory gives no flow for a return_to that it does not allow. The flow in hand signs the user out without it.
 		withReturnTo, err := app.logoutFlow(ctx, r, returnTo)
 		if err == nil {
 			flow = withReturnTo
@@ -76,31 +78,31 @@ func isPrefetch(h http.Header) bool {
 	return cmp.Or(h.Get("Sec-Purpose"), h.Get("Purpose"), h.Get("X-Purpose"), h.Get("X-Moz"), h.Get("X-Sec-Purpose")) != ""
 }
 
-// browserVouches reports whether h says that a page of this site led to the request, and that the user sees the answer.
-// The session cookie does not tell, as it comes with other sites' links too. https://www.w3.org/TR/fetch-metadata/
+// browserVouches reports whether a page of this site led to the request with the header h, and the user sees the answer, by
+// what the browser says of it: https://www.w3.org/TR/fetch-metadata/. The session cookie also comes with other sites' links.
 func browserVouches(h http.Header) bool {
 	switch h.Get("Sec-Fetch-Site") {
 	case "same-origin", "same-site":
 	case "":
-		// On https, all browsers of today send the header, and proxies say that it is https. On plain http, browsers send
-		// none except to localhost, and older browsers never do: nothing would be left of a logout route that refused them.
+		// Today's browsers send the header on https, and proxies that end https say so. On plain http, browsers send it to
+		// localhost only, so what comes without it passes, or each click would be asked about.
 		if strings.HasPrefix(h.Get("X-Forwarded-Proto"), "https") {
 			return false
 		}
 	default:
-		// "cross-site" is another site's doing. "none" is a typed URL, but also a reload, or Back, to what another site began.
+		// "cross-site" is another site. "none" is a typed URL, but in WebKit also Back or a reload, whoever led there first.
 		return false
 	}
 
 	switch h.Get("Sec-Fetch-Dest") {
 	case "document", "":
 	default:
-		// The answer to an image, a frame or a script is not the page that the user sees. "empty" is a fetch, also by a
-		// service worker: it passes on what other sites began, and Firefox and WebKit say "same-origin" then.
+		// The answer to an image, a frame or a fetch ("empty") is no page that the user sees. A service worker's fetch also
+		// hides who led there: Firefox and WebKit call it "same-origin", even for another site's link.
 		return false
 	}
 
-	// Navigation preload is a service worker's too, with "document". A script of the app sets the value, which may be empty.
+	// A service worker's navigation preload hides the same, behind "document". The worker sets the value, which may be empty.
 	_, isPreload := h["Service-Worker-Navigation-Preload"]
 	return !isPreload
 }
@@ -112,8 +114,8 @@ const pageHead = `<!doctype html><html lang="en"><meta charset="utf-8"><meta nam
 	a { display: inline-block; padding: .6rem 1.5rem; color: inherit }
 	.button { border-radius: .5rem; background: #4338ca; color: #fff; text-decoration: none }</style>`
 
-// askPage asks the user. With its target, Turbo, htmx and the like leave the click to the browser. turbo-visit-control has
-// Turbo show the page in place of a frame's content.
+// askPage asks the user. With the target, Turbo, htmx and the like leave the click to the browser. With turbo-visit-control,
+// Turbo loads it as a page, also when it wanted the content of a Turbo frame.
 var askPage = template.Must(template.New("").Parse(pageHead + `<meta name="turbo-visit-control" content="reload">
 <title>Logout</title><h1>Do you want to sign out?</h1><p>It is not certain that you clicked Logout.
 <p><a class="button" href="{{.Logout}}" target="_top">Logout</a> <a href="{{.Cancel}}" target="_top">Cancel</a>`))
@@ -121,7 +123,7 @@ var askPage = template.Must(template.New("").Parse(pageHead + `<meta name="turbo
 // askUser answers 403 with askPage, whose Logout leads to link.
 func askUser(w http.ResponseWriter, r *http.Request, link string) {
 	if r.Header.Get("HX-Request") != "" {
-		w.Header().Set("HX-Redirect", r.RequestURI) // htmx 1 and 2 show no 403. With this, the browser itself asks again.
+		w.Header().Set("HX-Redirect", r.RequestURI) // htmx 1 and 2 show no 403. With this, the browser loads the URL.
 	}
 	// In a frame, another site could trick the user into a click on Logout (clickjacking). This also replaces a policy of the
 	// app's, which may forbid the page's style.
@@ -132,9 +134,10 @@ func askUser(w http.ResponseWriter, r *http.Request, link string) {
 }
 
 // logoutFlow asks Ory for a logout flow with r's cookies, which changes nothing. If nobody is signed in, it returns the zero
-// LogoutFlow, whose LogoutUrl is empty, and no error. An error may be logged: it quotes no cookie, logout token or logout URL.
+// LogoutFlow, whose LogoutUrl is empty, and no error. An error may be logged: it has Ory's status and error.id, or is the
+// client's own, which names the URL that was tried.
 func (app *App) logoutFlow(ctx context.Context, r *http.Request, returnTo string) (ory.LogoutFlow, error) {
-	cookies := strings.Join(r.Header["Cookie"], "; ") // A proxy may have split the header: RFC 9113, section 8.2.3.
+	cookies := strings.Join(r.Header["Cookie"], "; ") // HTTP/2 splits the header, and proxies may pass that on: RFC 9113, 8.2.3.
 	if cookies == "" {
 		return ory.LogoutFlow{}, nil // Asking would only use up Ory's rate limit.
 	}
@@ -148,7 +151,7 @@ func (app *App) logoutFlow(ctx context.Context, r *http.Request, returnTo string
 	}
 	flow, resp, err := request.Execute()
 	switch {
-	case err == nil && flow.GetLogoutUrl() != "": // The getter takes nil, which flow is if Ory answers null.
+	case err == nil && flow.GetLogoutUrl() != "": // The getter takes nil, which is what null is decoded to.
 		return *flow, nil
 	case err == nil:
 		err = errors.New("no logout URL")
@@ -157,6 +160,7 @@ func (app *App) logoutFlow(ctx context.Context, r *http.Request, returnTo string
 	}
 	var answer struct{ Error struct{ ID string } }
 	_ = json.NewDecoder(resp.Body).Decode(&answer) // client-go has put the body back. If it is no JSON, there is no ID.
+	// Without the ID, a 401 may be a gateway's, and the user still signed in.
 	if resp.StatusCode == http.StatusUnauthorized && answer.Error.ID == "session_inactive" {
 		return ory.LogoutFlow{}, nil
 	}

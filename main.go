@@ -48,7 +48,7 @@ func run() error {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.ContainsAny(oryURL, "?#@ ") {
 		return errors.New("ORY_SDK_URL is not usable: set it to Ory's public URL, http or https, without user, query, fragment and space, like http://localhost:4000")
 	}
-	// A signal that comes as soon as the server can be reached must not be lost.
+	// From here on, a signal ends the program cleanly, also one that comes as soon as the server can be reached.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
 
@@ -63,7 +63,7 @@ func run() error {
 }
 
 // serve serves h on ln until the end of ctx. Requests that are under way then may take 10 seconds more; if one takes longer,
-// it is cut off, and serve returns an error.
+// serve returns an error, and the end of the program cuts it off.
 func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	srv := newServer(h)
 	failed := make(chan error, 1)
@@ -93,9 +93,9 @@ func newServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:        h,
 		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   15 * time.Second, // is more: net/http spends all of ReadTimeout on a body that never comes, and then answers.
-		IdleTimeout:    11 * time.Minute, // is more than the 10 of Google's load balancer, which else answers 502 now and then.
-		MaxHeaderBytes: 64 << 10,         // With the default, 1 MiB, one page of a 403 took 24 MiB.
+		WriteTimeout:   15 * time.Second, // It is more, as net/http waits all of ReadTimeout for a body, and then answers.
+		IdleTimeout:    11 * time.Minute, // It is more than the 10 of Google's load balancer, which else answers 502 at times.
+		MaxHeaderBytes: 64 << 10,         // With the default, 1 MiB, one page that asks took 24 MiB.
 		ErrorLog:       slog.NewLogLogger(slog.Default().Handler(), slog.LevelError),
 	}
 }
@@ -165,7 +165,7 @@ func (app *App) homeHandler(w http.ResponseWriter, r *http.Request) {
 	flow, err := app.logoutFlow(ctx, r, "")
 	switch {
 	case err != nil:
-		if ctx.Err() != context.Canceled { // else the browser has left
+		if ctx.Err() != context.Canceled { // The browser still waits.
 			slog.ErrorContext(ctx, "session unknown", "err", err)
 		}
 		page.State = "You may be signed in."
