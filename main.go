@@ -63,7 +63,7 @@ func run() error {
 }
 
 // serve serves h on ln until the end of ctx. Requests that are under way then may take 10 seconds more; if one takes longer,
-// serve returns an error, and the end of the program cuts it off.
+// serve returns an error, and it is cut off when the program ends.
 func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	srv := newServer(h)
 	failed := make(chan error, 1)
@@ -76,7 +76,7 @@ func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {
-		return fmt.Errorf("the stop cut off requests that were still under way after 10 seconds: %w", err)
+		return fmt.Errorf("cutting off requests that are still under way after 10 seconds: %w", err)
 	}
 	return nil
 }
