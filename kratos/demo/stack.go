@@ -1,9 +1,11 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -11,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"text/template"
 	"time"
 )
@@ -92,10 +93,10 @@ func (s *Stack) configureKratos() error {
 
 // StartKratos starts Kratos, and returns when it is ready.
 func (s *Stack) StartKratos(ctx context.Context) error {
-	// env -i hides the user's environment, whose DSN and the like would override the configuration file.
+	// The user's environment is left out, as a DSN and the like there would override the configuration file.
 	// --dev makes Kratos set cookies without Secure, as plain http needs them.
-	args := []string{"-i", s.KratosBinary, "serve", "--dev", "--sqa-opt-out", "--config", s.configFile()}
-	kratos, err := StartProgram(ctx, s.Log, nil, "env", args...)
+	args := []string{"serve", "--dev", "--sqa-opt-out", "--config", s.configFile()}
+	kratos, err := StartProgram(ctx, s.Log, []string{}, s.KratosBinary, args...)
 	if err != nil {
 		return fmt.Errorf("starting Kratos: %w", err)
 	}
@@ -112,7 +113,7 @@ func (s *Stack) StartKratos(ctx context.Context) error {
 
 // StartApp starts the app on port, and returns when it answers.
 func (s *Stack) StartApp(ctx context.Context, port int) error {
-	env := []string{fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.KratosPort)}
+	env := append(os.Environ(), fmt.Sprintf("PORT=%d", port), fmt.Sprintf("ORY_SDK_URL=http://localhost:%d", s.KratosPort))
 	app, err := StartProgram(ctx, s.Log, env, builtApp)
 	if err != nil {
 		return fmt.Errorf("starting the app: %w", err)
@@ -126,10 +127,13 @@ func (s *Stack) StartApp(ctx context.Context, port int) error {
 
 // CreateUser creates a user who can sign in with Password.
 func (s *Stack) CreateUser(ctx context.Context, email string) error {
-	user := `{"schema_id": "default", "traits": {"email": "` + email + `"}, ` +
-		`"credentials": {"password": {"config": {"password": "` + Password + `"}}}}`
+	type object map[string]any
+	user, _ := json.Marshal(object{ // can have no error
+		"schema_id": "default", "traits": object{"email": email},
+		"credentials": object{"password": object{"config": object{"password": Password}}},
+	})
 	url := fmt.Sprintf("http://localhost:%d/admin/identities", s.AdminPort)
-	req, err := http.NewRequestWithContext(ctx, "POST", url, strings.NewReader(user))
+	req, err := http.NewRequestWithContext(ctx, "POST", url, bytes.NewReader(user))
 	if err != nil {
 		return err
 	}
@@ -172,11 +176,12 @@ type Program struct {
 	cancel context.CancelFunc
 }
 
-// StartProgram starts a program, with env added to the environment. Its output goes to log, or nowhere if log is nil.
+// StartProgram starts a program. Its environment is env, or this program's if env is nil. Its output goes to log, or nowhere
+// if log is nil.
 func StartProgram(ctx context.Context, log *os.File, env []string, name string, args ...string) (*Program, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := command(ctx, name, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = env
 	if log != nil {
 		cmd.Stdout = log
 		cmd.Stderr = log

@@ -91,22 +91,22 @@ func (c chromium) closeTab() error {
 	return err
 }
 
-// preloadSays returns a func that fails until Chromium says status of a prefetch or prerender of u's.
-func preloadSays(u *user, status string) func() error {
+// preloadSays returns a func that fails until Chromium says one of statuses of a prefetch or prerender of u's.
+func preloadSays(u *user, statuses ...string) func() error {
 	u.t.Helper()
 	ctx := u.browser.(chromium).ctx
 	_, err := chromedp.Call(ctx, preload.Enable, cdp.Empty{})
 	u.must(err)
 	var said atomic.Bool
 	u.must(chromedp.Listen(ctx, func(event any) {
-		var got []string
+		var got [2]string
 		switch event := event.(type) {
 		case *preload.EventPrefetchStatusUpdated:
-			got = []string{string(event.Status), string(event.PrefetchStatus)}
+			got = [2]string{string(event.Status), string(event.PrefetchStatus)}
 		case *preload.EventPrerenderStatusUpdated:
-			got = []string{string(event.Status), string(event.PrerenderStatus)}
+			got = [2]string{string(event.Status), string(event.PrerenderStatus)}
 		}
-		if slices.Contains(got, status) {
+		if slices.Contains(statuses, got[0]) || slices.Contains(statuses, got[1]) {
 			said.Store(true)
 		}
 	}))

@@ -34,8 +34,8 @@ var (
 	shared                            *demo.Stack
 	landing                           *origin // where Kratos leads after a logout
 	sameSite, crossSite, crossSiteTLS string
-	proxy                             http.Handler    // to the app
-	interrupted                       context.Context // ends when the tests are interrupted, or hang
+	proxy                             *httputil.ReverseProxy // to the app
+	interrupted                       context.Context        // ends when the tests are interrupted, or hang
 )
 
 func TestMain(m *testing.M) {
@@ -82,9 +82,7 @@ func startShared(ctx context.Context) error {
 	}
 	shared.KratosBinary = kratos
 	appPort := freePort()
-	proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", appPort)})
-	}, ErrorLog: log.New(io.Discard, "", 0)} // A double click is an error there: the browser gives up its first request.
+	proxy = proxyTo(appPort)
 	landing = newOrigin("http", proxy)
 	shared.AppPort = landing.port
 	port := serve("http", http.HandlerFunc(pageHandler))
@@ -97,6 +95,16 @@ func startShared(ctx context.Context) error {
 	return shared.StartApp(ctx, appPort)
 }
 
+func proxyTo(port int) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("localhost:%d", port)})
+		r.SetXForwarded()
+		if r.In.URL.RawQuery == "prefetchable" {
+			r.Out.Header.Del("Sec-Purpose") // so that the app answers a prefetch
+		}
+	}, ErrorLog: log.New(io.Discard, "", 0)} // A double click is an error there: the browser gives up its first request.
+}
+
 // origin is a scheme and a port of localhost, where the app is served with pages of the tests' beside it.
 type origin struct {
 	port       int
@@ -105,12 +113,23 @@ type origin struct {
 	lastStatus atomic.Int64 // of the answers of logoutURL, or 0 if there was none
 }
 
-// newOrigin serves the app, with logout at /logout.
-func newOrigin(scheme string, logout http.Handler) *origin {
+// newOrphan serves the app without its Kratos, until the end of the test.
+func newOrphan(t *testing.T) *origin {
+	t.Helper()
+	orphan := &demo.Stack{AppPort: freePort(), KratosPort: freePort()}
+	t.Cleanup(orphan.Stop)
+	if err := orphan.StartApp(interrupted, orphan.AppPort); err != nil {
+		t.Fatal(err)
+	}
+	return newOrigin("http", proxyTo(orphan.AppPort))
+}
+
+// newOrigin serves app, and the tests' pages, on a new port.
+func newOrigin(scheme string, app http.Handler) *origin {
 	o := &origin{}
 	mux := http.NewServeMux()
-	mux.Handle("/", proxy)
-	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { logout.ServeHTTP(statusWriter{w, &o.lastStatus}, r) })
+	mux.Handle("/", app)
+	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { app.ServeHTTP(statusWriter{w, &o.lastStatus}, r) })
 	mux.HandleFunc("/page", pageHandler)
 	mux.HandleFunc("/worker.js", pageHandler)
 	mux.HandleFunc("/ngsw.json", func(w http.ResponseWriter, _ *http.Request) { // of Angular's service worker

@@ -30,11 +30,11 @@ func startWebKit(t *testing.T, colors string) browser {
 		_, err := os.Stat(fmt.Sprintf("/tmp/.X11-unix/X%d", display))
 		return err
 	})
-	startProgram(t, []string{
+	startProgram(t, append(os.Environ(),
 		fmt.Sprintf("DISPLAY=:%d", display),
-		"GTK_THEME=Adwaita:" + colors,
+		"GTK_THEME=Adwaita:"+colors,
 		"WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS=1", // or it does not start for root
-	}, driver, fmt.Sprintf("--port=%d", port))
+	), driver, fmt.Sprintf("--port=%d", port))
 
 	w := webKit{sessionURL: fmt.Sprintf("http://127.0.0.1:%d/session", port)}
 	capabilities := params{
