@@ -18,20 +18,20 @@ import (
 	ory "github.com/ory/client-go"
 )
 
-// homeURL is where Logout leads if nobody is signed in or Ory fails. The page there must say which of the two it is.
+// homeURL is where Cancel leads, and Logout if there is no flow. Its page must say whether the user is signed in.
 const homeURL = "/"
 
 // logoutHandler signs out a user who clicked Logout. It asks Ory for a logout flow with the request's cookies, and answers
 // 303 to the flow's logout URL, where Ory ends the session, or to homeURL if there is no flow. Ory then sends the browser
 // to the URL in the query's return_to, if it allows that: https://www.ory.com/docs/kratos/self-service/flows/user-logout
 //
-// A click is a request that the browser vouches for, or that has the session's logout token in its query. All else, and each
-// prefetch, is answered with 403 and a page that asks the user. The link on that page has the token.
+// A click is a request that the browser vouches for, or whose query has the session's logout token. All else, and each
+// prefetch, is answered with 403 and a page that asks the user. That page's link has the token, if Ory gave one.
 func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	query := r.URL.Query()
 	if isPrefetch(r.Header) {
-		askUser(w, r, "?"+query.Encode()) // and not RawQuery: a colon in it makes html/template refuse the link
+		askUser(w, r, "?"+query.Encode()) // Encode hides colons, for which html/template may refuse a link.
 		return
 	}
 	// Without this, Chromium may show pages after the logout that it fetched before, and they say "signed in".
@@ -39,13 +39,13 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 
 	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 	defer cancel()
-	// The return_to waits until it is known to be a click: by the time that Ory takes to refuse one, another site could tell
-	// whether the user is signed in.
+	// The first question has no return_to. By the time that Ory takes to refuse one, another site could tell whether the user
+	// is signed in.
 	flow, err := app.logoutFlow(ctx, r, "")
 
 	// Ory gives the token only for the session's cookie, so no other site knows it.
 	token := query.Get("logout_token")
-	clicked := browserVouches(r.Header) || token != "" && token == flow.LogoutToken
+	clicked := browserVouches(r.Header) || (token != "" && token == flow.LogoutToken)
 	if !clicked {
 		link := homeURL // Without a token, nobody is signed in or Ory fails, and the home page says which.
 		if flow.LogoutToken != "" {
@@ -78,14 +78,14 @@ func isPrefetch(h http.Header) bool {
 	return cmp.Or(h.Get("Sec-Purpose"), h.Get("Purpose"), h.Get("X-Purpose"), h.Get("X-Moz"), h.Get("X-Sec-Purpose")) != ""
 }
 
-// browserVouches reports whether a page of this site led to the request with the header h, and the user sees the answer, by
-// what the browser says of it: https://www.w3.org/TR/fetch-metadata/. The session cookie also comes with other sites' links.
+// browserVouches reports whether the browser says, in the header h, that a page of this site led here and that the answer
+// fills a tab. On plain http it says nothing, and that is a yes. https://www.w3.org/TR/fetch-metadata/
 func browserVouches(h http.Header) bool {
 	switch h.Get("Sec-Fetch-Site") {
 	case "same-origin", "same-site":
 	case "":
-		// Today's browsers send the header on https, and proxies that end https say so. On plain http, browsers send it to
-		// localhost only, so what comes without it passes, or each click would be asked about.
+		// Today's browsers send the header on https, and most proxies that end https say so. On plain http, they send it to
+		// localhost only. So what comes without it passes, or each click there would be asked about.
 		if strings.HasPrefix(h.Get("X-Forwarded-Proto"), "https") {
 			return false
 		}
@@ -97,8 +97,8 @@ func browserVouches(h http.Header) bool {
 	switch h.Get("Sec-Fetch-Dest") {
 	case "document", "":
 	default:
-		// The answer to an image, a frame or a fetch ("empty") is no page that the user sees. A service worker's fetch also
-		// hides who led there: Firefox and WebKit call it "same-origin", even for another site's link.
+		// The answer to an image, a frame or a fetch ("empty") fills no tab. A service worker's fetch also hides who led there:
+		// Firefox and WebKit call it "same-origin", even for another site's link.
 		return false
 	}
 
@@ -129,13 +129,13 @@ func askUser(w http.ResponseWriter, r *http.Request, link string) {
 	// app's, which may forbid the page's style.
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(http.StatusForbidden) // A browser or router keeps a prefetched answer for the click, but not an error.
+	w.WriteHeader(http.StatusForbidden) // Browsers and scripts keep a prefetched answer for the click, but no error.
 	_ = askPage.Execute(w, struct{ Logout, Cancel string }{link, homeURL})
 }
 
 // logoutFlow asks Ory for a logout flow with r's cookies, which changes nothing. If nobody is signed in, it returns the zero
-// LogoutFlow, whose LogoutUrl is empty, and no error. An error may be logged: it has Ory's status and error.id, or is the
-// client's own, which names the URL that was tried.
+// LogoutFlow, whose LogoutUrl is empty, and no error. An error may be logged: it has Ory's status and error.id, or the
+// client's own words, which may name the URL that was tried.
 func (app *App) logoutFlow(ctx context.Context, r *http.Request, returnTo string) (ory.LogoutFlow, error) {
 	cookies := strings.Join(r.Header["Cookie"], "; ") // HTTP/2 splits the header, and proxies may pass that on: RFC 9113, 8.2.3.
 	if cookies == "" {
@@ -143,7 +143,7 @@ func (app *App) logoutFlow(ctx context.Context, r *http.Request, returnTo string
 	}
 	request := app.ory.FrontendAPI.CreateBrowserLogoutFlow(ctx).Cookie(cookies)
 	if returnTo != "" {
-		// Ory allows URLs by their host. An opaque one, such as mailto:me, has none that it could check.
+		// Ory checks the host of a return_to. An opaque URL, such as mailto:me, has none that it could check.
 		if u, err := url.Parse(returnTo); err != nil || u.Opaque != "" {
 			return ory.LogoutFlow{}, errors.New("return_to is no URL, or an opaque one")
 		}

@@ -46,9 +46,9 @@ func run() error {
 	// Paths are appended to it, and browsers are sent there.
 	u, err := url.Parse(oryURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.ContainsAny(oryURL, "?#@ ") {
-		return errors.New("ORY_SDK_URL is not usable: set it to Ory's public URL, http or https, without user, query, fragment and space, like http://localhost:4000")
+		return errors.New("ORY_SDK_URL is not usable: set it to Ory's public URL, http or https, without user, query, fragment or space, like http://localhost:4000")
 	}
-	// From here on, a signal ends the program cleanly, also one that comes as soon as the server can be reached.
+	// This comes before Listen, so that a signal ends the program cleanly as soon as the server can be reached.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
 
@@ -62,8 +62,8 @@ func run() error {
 	return serve(ctx, ln, app.routes())
 }
 
-// serve serves h on ln until the end of ctx. Requests that are under way then may take 10 seconds more; if one takes longer,
-// serve returns an error, and it is cut off when the program ends.
+// serve serves h on ln until the end of ctx. Requests that are under way then have 10 seconds more. If one takes longer, serve
+// returns an error, and the end of the program cuts that request off.
 func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	srv := newServer(h)
 	failed := make(chan error, 1)
@@ -112,7 +112,7 @@ func newOryClient(baseURL string) *ory.APIClient {
 			MaxResponseHeaderBytes: maxOryAnswer,
 			MaxIdleConnsPerHost:    1 << 20, // With the default, 2, most logouts of a busy app open a connection.
 			IdleConnTimeout:        90 * time.Second,
-			// Dials and TLS handshakes go on when the browser that waited for them has left. With a DialContext, a Transport
+			// Dials and TLS handshakes outlive their requests, so they have limits of their own. With a DialContext, a Transport
 			// speaks HTTP/1.1 only. That is wanted: over HTTP/2, one user's large cookies made nginx drop all users' requests.
 			DialContext:         (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
 			TLSHandshakeTimeout: 3 * time.Second,
@@ -133,7 +133,7 @@ func (t oryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		t.CloseIdleConnections() // If one connection is dead, so may be the idle ones, and each would fail a logout.
 	}
 	if err == nil {
-		resp.Body = http.MaxBytesReader(nil, resp.Body, maxOryAnswer) // It is meant for requests, and works without a writer.
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxOryAnswer) // It says "request", and works for an answer, too.
 	}
 	return resp, err
 }

@@ -267,7 +267,7 @@ func preloadRows(engine string) (rows []row) {
 		rows = append(rows, click(name, rules(rule.name, "LOGOUT")))
 		rows = append(rows, row{name: "click after a " + name + " of where it leads", act: func(u *user) {
 			u.openHome(landing)
-			u.lands = u.url + "/?prefetchable"
+			u.lands = u.url + "/?prefetchable" // Here, the app answers prefetches, as apps do that do not know of this.
 			said := preloadSays(u, "Ready")
 			u.openPage(u.url, rules(rule.name, u.lands)+linkReturnTo(u.lands))
 			retry(u.t, "Chromium to be ready", said)
@@ -276,7 +276,7 @@ func preloadRows(engine string) (rows []row) {
 	}
 	return append(rows, row{name: "click, and a prefetch of the home page before Ory ends the session", act: func(u *user) {
 		begun, prefetched := make(chan struct{}), make(chan struct{})
-		slow := *proxy // as if the answer of Ory's logout URL took its time
+		slow := *proxy // as if the browser reached Ory's logout URL late
 		slow.ModifyResponse = func(resp *http.Response) error {
 			if to := resp.Header.Get("Location"); to != "" {
 				resp.Header.Set("Location", "/slow?to="+url.QueryEscape(to))
@@ -292,7 +292,7 @@ func preloadRows(engine string) (rows []row) {
 			http.Redirect(w, r, r.FormValue("to"), http.StatusSeeOther)
 		})
 		u.openHome(newOrigin("http", app))
-		said := preloadSays(u, "Ready", "Failure")
+		said := preloadSays(u, "Ready", "Failure") // of which the app's 403 is the second
 		u.clickOn(u.url, link+`<template>`+rules("prefetch", u.lands)+`</template><script>
 			onclick = () => fetch("/begun").then(() => document.body.append(document.querySelector("template").content))</script>`)
 		retry(u.t, "Chromium to end the prefetch", said)
