@@ -39,8 +39,8 @@ func (app *App) logoutHandler(w http.ResponseWriter, r *http.Request) {
 
 	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 	defer cancel()
-	// The first question has no return_to. By the time that Ory takes to refuse one, another site could tell whether the user
-	// is signed in.
+	// With an error, flow is zero. It has no return_to yet: Ory refuses one only if the user is signed in, and another site
+	// could time that.
 	flow, err := app.logoutFlow(ctx, r, "")
 
 	// Ory gives the token only for the session's cookie, so no other site knows it.
@@ -79,13 +79,13 @@ func isPrefetch(h http.Header) bool {
 }
 
 // browserVouches reports whether the browser says, in the header h, that a page of this site led here and that the answer
-// fills a tab. On plain http it says nothing, and that is a yes. https://www.w3.org/TR/fetch-metadata/
+// fills a tab. On plain http, its silence is a yes. https://www.w3.org/TR/fetch-metadata/
 func browserVouches(h http.Header) bool {
 	switch h.Get("Sec-Fetch-Site") {
 	case "same-origin", "same-site":
 	case "":
-		// Today's browsers send the header on https, and most proxies that end https say so. On plain http, they send it to
-		// localhost only. So what comes without it passes, or each click there would be asked about.
+		// On https, today's browsers send the header, and most proxies that end https say so: its absence is a no. On plain
+		// http, browsers send it to localhost only: its absence is a yes, or each click would be asked about.
 		if strings.HasPrefix(h.Get("X-Forwarded-Proto"), "https") {
 			return false
 		}
@@ -102,7 +102,7 @@ func browserVouches(h http.Header) bool {
 		return false
 	}
 
-	// A service worker's navigation preload hides the same, behind "document". The worker sets the value, which may be empty.
+	// A service worker's navigation preload hides it, too, and says "document". The worker sets its value, which may be empty.
 	_, isPreload := h["Service-Worker-Navigation-Preload"]
 	return !isPreload
 }
@@ -134,10 +134,10 @@ func askUser(w http.ResponseWriter, r *http.Request, link string) {
 }
 
 // logoutFlow asks Ory for a logout flow with r's cookies, which changes nothing. If nobody is signed in, it returns the zero
-// LogoutFlow, whose LogoutUrl is empty, and no error. An error may be logged: it has Ory's status and error.id, or the
-// client's own words, which may name the URL that was tried.
+// LogoutFlow, whose LogoutUrl is empty, and no error. With an error, too, it returns the zero one. Errors are safe to log: they
+// have Ory's status and error.id, or the client's own words, which may name the URL that was tried.
 func (app *App) logoutFlow(ctx context.Context, r *http.Request, returnTo string) (ory.LogoutFlow, error) {
-	cookies := strings.Join(r.Header["Cookie"], "; ") // HTTP/2 splits the header, and proxies may pass that on: RFC 9113, 8.2.3.
+	cookies := strings.Join(r.Header["Cookie"], "; ") // HTTP/2 splits it, and some proxies pass that on, despite RFC 9113.
 	if cookies == "" {
 		return ory.LogoutFlow{}, nil // Asking would only use up Ory's rate limit.
 	}
