@@ -428,7 +428,7 @@ func workerRows() []row {
 			u.register(passesOn)
 			u.signOutInOtherTab(u.logoutURL, question)
 			u.clickLink()
-			u.waitForTrue(`location.search !== ""`) // the next question
+			u.waitForTrue(`location.search !== "" && document.readyState === "complete"`) // the next question
 			u.clickLink()
 		}, want: signsOut},
 		{name: "click, and one on the question, while signed out" + passesOn.behind(), act: func(u *user) {
