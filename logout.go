@@ -82,7 +82,7 @@ func isPrefetch(h http.Header) bool {
 // fills a tab. On plain http, its silence is a yes. https://www.w3.org/TR/fetch-metadata/
 func browserVouches(h http.Header) bool {
 	switch h.Get("Sec-Fetch-Site") {
-	case "same-origin", "same-site":
+	case "same-origin", "same-site": // A page of this site led here.
 	case "":
 		// On https, today's browsers send the header, and most proxies that end https say so: its absence is a no. On plain
 		// http, browsers send it to localhost only: its absence is a yes, or each click would be asked about.
@@ -95,7 +95,7 @@ func browserVouches(h http.Header) bool {
 	}
 
 	switch h.Get("Sec-Fetch-Dest") {
-	case "document", "":
+	case "document", "": // The answer fills a tab, or the browser does not tell.
 	default:
 		// The answer to an image, a frame or a fetch ("empty") fills no tab. A service worker's fetch also hides who led there:
 		// Firefox and WebKit call it "same-origin", even for another site's link.
