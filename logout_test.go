@@ -318,14 +318,14 @@ var oryFailures = []struct {
 // click that fails is an error: another site's link that meets a broken Ory is not.
 func TestOryFails(t *testing.T) {
 	for _, tt := range oryFailures {
-		ory := answers{sends(tt.raw, tt.hangs)}
-		click := appTest{name: tt.name + ", click", ory: ory, want: redirect("/"), wantLog: failed(tt.wantErr)}
-		other := appTest{name: tt.name + ", not vouched for", header: behindWorker, ory: ory, want: page("/")}
-		home := appTest{name: tt.name + ", home page", path: "/", ory: ory, want: mayBeSignedIn, wantLog: unknown(tt.wantErr)}
+		answer := answers{sends(tt.raw, tt.hangs)}
+		vouched := appTest{name: tt.name + ", click", ory: answer, want: redirect("/"), wantLog: failed(tt.wantErr)}
+		other := appTest{name: tt.name + ", not vouched for", header: behindWorker, ory: answer, want: page("/")}
+		home := appTest{name: tt.name + ", home page", path: "/", ory: answer, want: mayBeSignedIn, wantLog: unknown(tt.wantErr)}
 		if tt.hangs {
-			click.wantTook, other.wantTook, home.wantTook = 3*time.Second, 3*time.Second, 1500*time.Millisecond
+			vouched.wantTook, other.wantTook, home.wantTook = 3*time.Second, 3*time.Second, 1500*time.Millisecond
 		}
-		click.run(t)
+		vouched.run(t)
 		other.run(t)
 		home.run(t)
 	}
@@ -352,8 +352,8 @@ func TestNobodyListens(t *testing.T) {
 	log := captureLog(t)
 	app := &App{ory: newOryClient("http://127.0.0.1:1")}
 	check(t, "answer", get(t.Context(), app, "/logout?"+allowed, click), redirect("/"))
-	const refused = "dial tcp 127.0.0.1:1: connect: connection refused"
-	checkLog(t, log, failed(`Get "http://127.0.0.1:1/self-service/logout/browser": `+refused))
+	const why = "dial tcp 127.0.0.1:1: connect: connection refused"
+	checkLog(t, log, failed(`Get "http://127.0.0.1:1/self-service/logout/browser": `+why))
 }
 
 // The app reaches Ory through the proxy that the environment names.
@@ -617,21 +617,21 @@ func TestEarlySignal(t *testing.T) {
 // another site or of a service worker is redirected. A redirect leads to / or where Ory says. Each answer comes in time and
 // takes little memory, and no secret is logged.
 func FuzzLogout(f *testing.F) {
-	const click = "Cookie: SECRET-COOKIE=SECRET-COOKIE"
-	const worker = click + "\r\nSec-Fetch-Dest: empty"
+	const user = "Cookie: SECRET-COOKIE=SECRET-COOKIE"
+	const worker = user + "\r\nSec-Fetch-Dest: empty"
 	for _, tt := range oryFailures {
 		if len(tt.raw) < 1<<20 {
-			f.Add(tt.raw, tt.hangs, "", click)
+			f.Add(tt.raw, tt.hangs, "", user)
 		}
 	}
-	f.Add(rawFlow, false, "", click)
+	f.Add(rawFlow, false, "", user)
 	f.Add(rawFlow, false, theToken, worker)
 	f.Add(rawJSON(401, noSession), false, theToken, worker)
 	f.Add(rawJSON(200, tokenless), false, "logout_token=", worker)
-	f.Add(rawJSON(400, `{"error":{"reason":"SECRET-TOKEN"}}`), false, refused, click)
-	f.Add(rawFlow+"more than it announced: SECRET-TOKEN", false, "return_to=%0d%0a;&&=", click)
-	f.Add(rawFlow, false, theToken+"&"+allowed, click+"\r\nSec-Fetch-Site: cross-site")
-	f.Add(rawFlow, false, theToken, click+"\r\nService-Worker-Navigation-Preload: true\r\nPurpose: prefetch")
+	f.Add(rawJSON(400, `{"error":{"reason":"SECRET-TOKEN"}}`), false, refused, user)
+	f.Add(rawFlow+"more than it announced: SECRET-TOKEN", false, "return_to=%0d%0a;&&=", user)
+	f.Add(rawFlow, false, theToken+"&"+allowed, user+"\r\nSec-Fetch-Site: cross-site")
+	f.Add(rawFlow, false, theToken, user+"\r\nService-Worker-Navigation-Preload: true\r\nPurpose: prefetch")
 	f.Fuzz(func(t *testing.T, raw string, hangs bool, query, header string) {
 		// Secrets that the fuzzer cannot have put elsewhere. The length stays, for the sake of Content-Length.
 		cookie := rand.Text()
@@ -716,21 +716,38 @@ func BenchmarkLogout(b *testing.B) {
 					defer fake.Close()
 					srv := httptest.NewServer(server.handler(fake.URL))
 					defer srv.Close()
-					load := func(n int) {
-						var sent atomic.Int64
-						atOnce(clients, func() {
-							for sent.Add(1) <= int64(n) {
-								check(b, "answer", visit(srv.URL), server.want)
-							}
-						})
-					}
-					load(2 * clients) // opens the connections
+					load(b, srv, clients, 2*clients, server.want) // opens the connections to Ory
 					b.ResetTimer()
-					load(b.N)
+					load(b, srv, clients, b.N, server.want)
 				})
 			}
 		}
 	}
+}
+
+// load sends n logouts to srv, over as many connections as there are clients, and checks each answer. It does little else, so
+// that it is the server that is measured.
+func load(b *testing.B, srv *httptest.Server, clients, n int, want string) {
+	b.Helper()
+	var sent atomic.Int64
+	atOnce(clients, func() {
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		for sent.Add(1) <= int64(n) {
+			io.WriteString(conn, "GET /logout HTTP/1.1\r\nHost: localhost\r\nCookie: "+sessionCookie+"\r\n\r\n")
+			resp, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			check(b, "answer", statusAndLocation(resp), want)
+		}
+	})
 }
 
 // sampleHandler does what Ory's sample does, with its client: net/http's default.
@@ -784,17 +801,19 @@ func startProgram(t *testing.T, env ...string) (cmd *exec.Cmd, appURL string) {
 	return cmd, found[1]
 }
 
-// browser keeps as many connections as there are clients.
-var browser = &http.Transport{MaxIdleConnsPerHost: 256}
-
 // visit clicks Logout in the program at appURL, and returns the status and where it leads to.
 func visit(appURL string) string {
 	req, _ := http.NewRequest("GET", appURL+"/logout", nil)
 	req.Header = click
-	resp, err := browser.RoundTrip(req)
+	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		return "no answer"
 	}
+	return statusAndLocation(resp)
+}
+
+// statusAndLocation returns what its name says, and reads resp to its end, so that its connection can be used again.
+func statusAndLocation(resp *http.Response) string {
 	io.Copy(io.Discard, resp.Body)
 	resp.Body.Close()
 	return fmt.Sprint(resp.StatusCode, " ", resp.Header.Get("Location"))
